@@ -1,0 +1,35 @@
+# A virtual environment with pinned packages is made on first use and renewed when a requirements file changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test check bench clean
+
+run: $(VENV)/run.done
+	@$(BIN)/python server.py
+
+test: $(VENV)/dev.done
+	@$(BIN)/python -m pytest --cov --cov-report=term
+
+check: $(VENV)/dev.done
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy .
+
+bench: $(VENV)/dev.done
+	@$(BIN)/python -m bench.http_bench
+
+clean:
+	rm -rf $(VENV) .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/run.done: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("voice-otp needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing packages into $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/dev.done: requirements-dev.txt $(VENV)/run.done
+	@echo "Installing test and check tools into $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

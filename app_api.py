@@ -1,0 +1,337 @@
+"""Routes that your backend calls: /send-otp, /verify-otp, /otp-status, /cancel-otp."""
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from starlette.routing import BaseRoute
+
+import problems
+from lean_route import LeanRoute, Reply, json_reply
+from otp_service import OtpService, SendOrder, Sent, UnsupportedOption
+from otp_store import Checked, Outcome
+from phone_numbers import InvalidPhone, to_e164
+from problems import FieldError, Problem
+from sealing import VERIFICATION_ID
+from settings import Settings
+from verification import Call, Status, Verification
+
+_EXAMPLE_ID = "vrf_3f9a1c64b08e4d27a5c1f0e2d7b6a894"
+_EXAMPLE_CALL_ID = "5a9fd4a0-3d4c-11ef-bef9-0242ac110005"
+
+
+def _canonical_phone(text: str) -> str:
+    try:
+        return to_e164(text)
+    except InvalidPhone as error:
+        raise ValueError(str(error)) from None
+
+
+# `description` is also what a refused value is answered with: "<field> must be <description>".
+Phone = Annotated[
+    str,
+    AfterValidator(_canonical_phone),
+    Field(
+        description="a phone number in E.164, for example +14155550100", examples=["+14155550100"], max_length=41
+    ),
+]
+Code = Annotated[
+    str,
+    Field(description="4 to 10 characters of 0-9 and A-Z", pattern="^[0-9A-Z]{4,10}$", examples=["610389"]),
+]
+VerificationId = Annotated[
+    str,
+    Field(
+        description="the verification_id that /send-otp gave",
+        pattern=f"^{VERIFICATION_ID.pattern}$",
+        examples=[_EXAMPLE_ID],
+    ),
+]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SendOtp(_Request):
+    phone: Phone
+    language: str | None = Field(
+        None,
+        description="a BCP 47 language tag such as en-GB; default: the language of the number's region",
+        pattern="^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$",
+        examples=["en-GB"],
+    )
+    channel: str = Field("voice", description="voice or sms", pattern="^(voice|sms)$", examples=["voice"])
+    mode: str = Field("speak", description="speak or keypad", pattern="^(speak|keypad)$", examples=["speak"])
+    code: Code | None = None
+    code_length: int | None = Field(None, description="a whole number from 4 to 10, default 6", ge=4, le=10)
+    ttl_seconds: int | None = Field(None, description="a whole number from 30 to 600", ge=30, le=600)
+    max_replays: int = Field(3, description="a whole number from 0 to 3", ge=0, le=3)
+    provider: str | None = Field(
+        None, description="the name of a configured provider", pattern="^[a-z]{1,20}$", examples=["vobiz"]
+    )
+    reference: str | None = Field(
+        None,
+        description="up to 64 characters of A-Z a-z 0-9 . _ : -",
+        pattern="^[A-Za-z0-9._:-]{1,64}$",
+        examples=["order-4711"],
+    )
+
+
+class _PhoneOrId(_Request):
+    phone: Phone | None = None
+    verification_id: VerificationId | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> "_PhoneOrId":
+        if (self.phone is None) == (self.verification_id is None):
+            raise ValueError("give either phone or verification_id")
+        return self
+
+    @property
+    def key(self) -> str:
+        return self.verification_id or self.phone or ""
+
+
+class VerifyOtp(_PhoneOrId):
+    otp: Code
+
+
+class CancelOtp(_PhoneOrId):
+    pass
+
+
+class CallInitiated(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    status: str = Field(examples=["call_initiated"], description="call_initiated, or call_unconfirmed with 202")
+    verification_id: VerificationId
+    phone: str = Field(examples=["+14155550100"])
+    call_uuid: str | None = Field(None, examples=[_EXAMPLE_CALL_ID], description="the carrier's id of the call")
+    provider: str = Field(examples=["vobiz"])
+    channel: str = Field(examples=["voice"])
+    language: str = Field(examples=["en-US"])
+    expires_in: int = Field(examples=[300], description="seconds")
+    max_attempts: int = Field(examples=[5])
+    resend_after: int = Field(examples=[30], description="seconds to wait before offering another call")
+    fallback_available: bool = Field(examples=[False], description="whether the code can be sent by SMS instead")
+    from_: str = Field(alias="from", examples=["+12025550100"])
+    deduplicated: bool | None = Field(None, description="true: a call was live already, no second one was placed")
+    reference: str | None = Field(None, examples=["order-4711"])
+
+
+class Verified(BaseModel):
+    valid: bool = Field(examples=[True])
+    verification_id: VerificationId
+    phone: str = Field(examples=["+14155550100"])
+
+
+class NotVerified(BaseModel):
+    valid: bool = Field(examples=[False])
+    reason: Outcome = Field(examples=["incorrect"])
+    attempts_left: int = Field(examples=[4])
+
+
+class CallStatus(BaseModel):
+    call_uuid: str | None = Field(None, examples=[_EXAMPLE_CALL_ID])
+    state: str = Field(examples=["completed"])
+    end_reason: str | None = Field(None, examples=["answered_and_spoken"])
+    hangup_cause: str | None = Field(
+        None, examples=["NORMAL_CLEARING 4000"], description="the carrier's own words"
+    )
+    ring_seconds: int | None = Field(None, examples=[7])
+    talk_seconds: int | None = Field(None, examples=[31])
+    times_spoken: int = Field(examples=[1], description="how often the code was read to its end")
+
+
+class TimelineEvent(BaseModel):
+    at: str = Field(examples=["2026-03-01T09:30:00.125Z"])
+    event: str = Field(examples=["ringing"])
+
+
+class OtpStatus(BaseModel):
+    verification_id: VerificationId
+    phone: str = Field(examples=["+14155550100"])
+    status: Status = Field(examples=["delivered"])
+    channel: str = Field(examples=["voice"])
+    provider: str | None = Field(None, examples=["vobiz"])
+    attempts_left: int = Field(examples=[5])
+    expires_in: int = Field(examples=[241], description="seconds; 0 once the code can no longer be right")
+    call: CallStatus | None = None
+    timeline: list[TimelineEvent]
+    reference: str | None = Field(None, examples=["order-4711"])
+
+
+class Cancelled(BaseModel):
+    status: str = Field(examples=["cancelled"])
+    verification_id: VerificationId
+    phone: str = Field(examples=["+14155550100"])
+    call_hung_up: bool = Field(examples=[True], description="whether a live call was ended")
+
+
+def routes(service: OtpService, settings: Settings) -> list[BaseRoute]:
+    """The backend's routes, the most called ones first."""
+
+    async def verify_otp(body: VerifyOtp) -> Reply:
+        """Check what the user typed. Each check of a live code uses up one attempt."""
+        return _verify_reply(await service.verify(body.key, body.otp))
+
+    async def otp_status(phone: str) -> Reply:
+        """What is known of the newest verification of a number, or of the one with this id."""
+        record = await service.status(_key_of(phone))
+        if record is None:
+            raise Problem(404, "not_found", "no verification is known for this number or id")
+        return json_reply(200, _status_of(record, service.seconds_left(record)))
+
+    async def send_otp(body: SendOtp) -> Reply:
+        """Call a phone and read it a one-time code.
+
+        While a call to the number is queued, ringing or speaking, that same call is returned with
+        `deduplicated`. A resend within the lifetime reads the same code and keeps its deadline and attempts.
+        """
+        try:
+            sent = await service.send(_order_of(body, settings))
+        except UnsupportedOption as error:
+            errors = [FieldError(error.field, error.message)]
+            raise Problem(422, "unsupported_option", str(error), errors=errors) from None
+        reply = _sent_reply(sent, service.seconds_left(sent.record), settings)
+        return json_reply(200 if sent.is_confirmed else 202, reply)
+
+    async def cancel_otp(body: CancelOtp) -> Reply:
+        """Make a code worthless and hang up its call."""
+        cancelled = await service.cancel(body.key)
+        if cancelled is None:
+            raise Problem(404, "not_found", "no running verification is known for this number or id")
+        record, was_hung_up = cancelled
+        answer = Cancelled(
+            status="cancelled", verification_id=record.id, phone=record.phone, call_hung_up=was_hung_up
+        )
+        return json_reply(200, answer)
+
+    return [
+        _route("/verify-otp", verify_otp, "POST", {200: Verified, 400: NotVerified}, 413, 415, 422, 503),
+        _route("/otp-status/{phone}", otp_status, "GET", {200: OtpStatus}, 404, 422, 503),
+        _route(
+            "/send-otp",
+            send_otp,
+            "POST",
+            {200: CallInitiated, 202: CallInitiated},
+            400,
+            413,
+            415,
+            422,
+            429,
+            502,
+            503,
+        ),
+        _route("/cancel-otp", cancel_otp, "POST", {200: Cancelled}, 400, 404, 413, 415, 422, 503),
+    ]
+
+
+def _route(path: str, endpoint: Any, method: str, answers: dict[int, type[BaseModel]], *errors: int) -> LeanRoute:
+    described = {status: {"model": model} for status, model in answers.items()}
+    return LeanRoute(
+        path,
+        endpoint,
+        methods=[method],
+        tags=["backend"],
+        responses={**problems.responses(*errors), **described},
+    )
+
+
+def _key_of(path_value: str) -> str:
+    if VERIFICATION_ID.fullmatch(path_value):
+        return path_value
+    try:
+        return to_e164(path_value)
+    except InvalidPhone as error:
+        raise Problem(422, "invalid_phone", f"phone {error}", errors=[FieldError("phone", str(error))]) from None
+
+
+def _order_of(body: SendOtp, settings: Settings) -> SendOrder:
+    if body.channel != "voice":
+        raise UnsupportedOption("channel", "sms is not available: no SMS carrier is configured; use voice")
+    if body.mode != "speak":
+        raise UnsupportedOption("mode", "keypad is not available; use speak")
+    if body.code is not None and body.code_length not in (None, len(body.code)):
+        raise UnsupportedOption("code_length", "does not fit the code: leave it out when you bring a code")
+    code_length = body.code_length or (len(body.code) if body.code else 6)
+    if code_length < 6 and not settings.allow_short_codes:
+        field = "code" if body.code else "code_length"
+        raise UnsupportedOption(field, "must have at least 6 characters unless ALLOW_SHORT_CODES is set")
+    return SendOrder(
+        phone=body.phone,
+        language=body.language,
+        code=body.code,
+        code_length=code_length,
+        ttl_seconds=body.ttl_seconds or settings.code_ttl_seconds,
+        max_replays=body.max_replays,
+        provider=body.provider,
+        reference=body.reference,
+    )
+
+
+def _sent_reply(sent: Sent, seconds_left: int, settings: Settings) -> CallInitiated:
+    record, call = sent.record, sent.call
+    return CallInitiated(
+        status="call_initiated" if sent.is_confirmed else "call_unconfirmed",
+        verification_id=record.id,
+        phone=record.phone,
+        call_uuid=call.call_id or None,
+        provider=call.provider,
+        channel="voice",
+        language=call.language,
+        expires_in=seconds_left,
+        max_attempts=record.max_attempts,
+        resend_after=settings.resend_after_seconds,
+        fallback_available=False,
+        from_=call.from_number,
+        deduplicated=sent.is_duplicate or None,
+        reference=record.reference,
+    )
+
+
+def _verify_reply(checked: Checked) -> Reply:
+    outcome, record = checked
+    if outcome is Outcome.CORRECT and record is not None:
+        return json_reply(200, Verified(valid=True, verification_id=record.id, phone=record.phone))
+    # Attempts are told only for a code that can still be right.
+    attempts_left = record.attempts_left if record is not None and outcome is Outcome.INCORRECT else 0
+    return json_reply(400, NotVerified(valid=False, reason=outcome, attempts_left=attempts_left))
+
+
+def _status_of(record: Verification, seconds_left: int) -> OtpStatus:
+    return OtpStatus(
+        verification_id=record.id,
+        phone=record.phone,
+        status=record.status,
+        channel="voice",
+        provider=record.call.provider if record.call else None,
+        attempts_left=record.attempts_left,
+        expires_in=seconds_left,
+        call=_call_status(record.call) if record.call else None,
+        timeline=[TimelineEvent(at=_iso(at), event=event) for at, event in record.timeline()],
+        reference=record.reference,
+    )
+
+
+def _call_status(call: Call) -> CallStatus:
+    return CallStatus(
+        call_uuid=call.call_id or None,
+        state=call.state.value,
+        end_reason=call.end_reason.value if call.end_reason else None,
+        hangup_cause=call.hangup_cause or None,
+        ring_seconds=_whole(call.ring_seconds),
+        talk_seconds=_whole(call.talk_seconds),
+        times_spoken=call.times_spoken,
+    )
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else math.floor(seconds)
+
+
+def _iso(unix_seconds: float) -> str:
+    return re.sub(r"\+00:00$", "Z", datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="milliseconds"))

@@ -1,0 +1,184 @@
+"""What the callee hears, provider-neutral: a script is a row of steps that a carrier carries out in order."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from phone_numbers import region_of
+
+LEAD_IN_SECONDS = 1  # the first syllable is lost on many lines while the audio path opens
+DIGIT_PAUSE_SECONDS = 1
+READING_PAUSE_SECONDS = 2
+MENU_TIMEOUT_SECONDS = 5
+# Slower than the usual 14 characters a second, so that an estimate never claims too early that a code was read.
+_CHARACTERS_PER_SECOND = 11
+_SECONDS_PER_UTTERANCE = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    """Say a text in a language (BCP 47 tag)."""
+
+    text: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Say nothing for whole seconds."""
+
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlayAudio:
+    """Play an audio file from its absolute URL."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """Say the prompt and wait for one key; then ask us what comes next, with the key if there was one."""
+
+    prompt: tuple[Speak | PlayAudio, ...]
+    timeout_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Ask us what comes next. Its arrival proves that everything before it was played."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Go back to the answer URL and hear the code again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """End the call."""
+
+
+Step = Speak | Pause | PlayAudio | Menu | Continue | Replay | Hangup
+CallScript = tuple[Step, ...]
+
+SILENT_HANGUP: CallScript = (Hangup(),)
+REPLAY: CallScript = (Replay(),)
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenTexts:
+    """The sentences of one language. `greeting` has a place for the name of the app."""
+
+    regions: tuple[str, ...]
+    greeting: str
+    again: str
+    menu: str
+    goodbye: str
+    apology: str
+
+
+class ScriptWriter:
+    """Writes the scripts of an OTP call in every language that `spoken_texts/` has a file for."""
+
+    def __init__(self, texts: Mapping[str, SpokenTexts], app_name: str, default_language: str) -> None:
+        self._texts = texts
+        self._app_name = app_name
+        self._default_language = default_language
+        self._language_of_region = {region: code for code, text in texts.items() for region in text.regions}
+
+    def choose_language(self, wanted: str | None, phone: str, spoken: Iterable[str]) -> str | None:
+        """The tag to speak in, out of those that the carrier can speak.
+
+        A wanted language that cannot be spoken gives None. Without a wish it is the language of the number's
+        region, in the region's own variety where the carrier has it, else the default language.
+        """
+        if wanted is not None:
+            return self._match(wanted, spoken)
+        region = region_of(phone)
+        regional = self._language_of_region.get(region or "")
+        matched = self._match(f"{regional}-{region}", spoken) if regional else None
+        return matched or self._match(self._default_language, spoken)
+
+    def _match(self, wanted: str, spoken: Iterable[str]) -> str | None:
+        language = wanted.split("-")[0].lower()
+        if language not in self._texts:
+            return None
+        varieties = [tag for tag in spoken if tag.split("-")[0] == language]
+        exact = (tag for tag in varieties if tag.lower() == wanted.lower())
+        return next(exact, varieties[0] if varieties else None)
+
+    def read_code(self, code: str, language: str, *, with_greeting: bool, with_menu: bool) -> CallScript:
+        """The code twice, one utterance per digit so that no voice runs digits together, then the menu."""
+        texts = self._texts_for(language)
+        opening = texts.greeting.format(app=self._app_name) if with_greeting else texts.again
+        spelled = _spelled(code, language)
+        return (
+            Pause(LEAD_IN_SECONDS),
+            Speak(opening, language),
+            Pause(DIGIT_PAUSE_SECONDS),
+            *spelled,
+            Pause(READING_PAUSE_SECONDS),
+            Speak(texts.again, language),
+            Pause(DIGIT_PAUSE_SECONDS),
+            *spelled,
+            Pause(DIGIT_PAUSE_SECONDS),
+            *(self.menu(language) if with_menu else (Continue(),)),
+        )
+
+    def menu(self, language: str) -> CallScript:
+        """Only the offer to hear the code again."""
+        prompt = Speak(self._texts_for(language).menu, language)
+        return (Menu((prompt,), MENU_TIMEOUT_SECONDS), Continue())
+
+    def goodbye(self, language: str) -> CallScript:
+        return (Speak(self._texts_for(language).goodbye, language), Hangup())
+
+    def apology(self, language: str) -> CallScript:
+        return (Speak(self._texts_for(language).apology, language), Hangup())
+
+    def first_reading_seconds(self, code_length: int, language: str) -> float:
+        """How long a call has lasted, at the most, when the code has been read once."""
+        script = self.read_code("0" * code_length, language, with_greeting=True, with_menu=False)
+        return estimated_seconds(script[: script.index(Pause(READING_PAUSE_SECONDS))])
+
+    def _texts_for(self, language: str) -> SpokenTexts:
+        return self._texts[language.split("-")[0].lower()]
+
+
+def load_spoken_texts(folder: Path) -> dict[str, SpokenTexts]:
+    """Every language file, by its language code. Raises: ValueError naming an incomplete file."""
+    texts = {}
+    for path in sorted(folder.glob("*.toml")):
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        try:
+            texts[path.stem] = SpokenTexts(**{**fields, "regions": tuple(fields["regions"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path.name} does not have exactly the prompts of a language: {error}") from None
+    return texts
+
+
+def estimated_seconds(script: CallScript) -> float:
+    """A cautious (long) estimate of how long a script takes to play, without waiting for keys."""
+    return sum(_seconds_of(step) for step in script)
+
+
+def _seconds_of(step: Step) -> float:
+    match step:
+        case Speak(text):
+            return _SECONDS_PER_UTTERANCE + len(text) / _CHARACTERS_PER_SECOND
+        case Pause(seconds):
+            return seconds
+        case Menu(prompt):
+            return sum(_seconds_of(part) for part in prompt)
+        case _:
+            return 0
+
+
+def _spelled(code: str, language: str) -> CallScript:
+    steps: list[Step] = []
+    for character in code:
+        steps += (Speak(character, language), Pause(DIGIT_PAUSE_SECONDS))
+    return tuple(steps[:-1])

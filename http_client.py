@@ -1,0 +1,62 @@
+"""The one HTTP client for requests to carriers: httpx on top of aiohttp's connection pool.
+
+httpx's own pool scans all its connections on every event and slows to a crawl with hundreds of requests in
+flight; aiohttp's does not. The bridge between them, httpx-aiohttp, reports nearly every failure as
+`ConnectTimeout`, also those that happen after the request was sent. Whether a phone may be ringing hangs on
+that difference, so this transport names failures by their cause.
+"""
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+MAX_CONNECTIONS = 500
+
+
+class CarrierTransport(AiohttpTransport):
+    """Raises httpx.ConnectError or httpx.PoolTimeout only where nothing was sent."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = await super().handle_async_request(request)
+        except httpx.ConnectTimeout as error:
+            raise _by_cause(error) from error
+        except aiohttp.ClientError as error:
+            raise httpx.RemoteProtocolError(f"unreadable answer: {type(error).__name__}") from error
+        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - for the type checker
+        response.stream = _Body(response.stream)
+        return response
+
+
+def _by_cause(error: httpx.ConnectTimeout) -> httpx.TransportError:
+    match error.__cause__:
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return httpx.ConnectError("no connection")
+        case _:
+            return httpx.ReadError("the connection broke after the request was sent")
+
+
+class _Body(httpx.AsyncByteStream):
+    """A body that breaks off is a broken body, whatever the bridge calls it."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._stream:
+                yield chunk
+        except httpx.ConnectTimeout as error:
+            raise httpx.ReadError("the connection broke inside the answer") from error
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def open_http_client() -> httpx.AsyncClient:
+    """A pooled client; the caller closes it. Environment proxies are honoured, redirects are not followed."""
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=30)
+    timeout = httpx.Timeout(8, connect=3, pool=3)
+    return httpx.AsyncClient(transport=CarrierTransport(limits=limits), timeout=timeout, follow_redirects=False)

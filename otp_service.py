@@ -1,0 +1,343 @@
+"""The steps of one verification: send, verify, status, cancel for the backend; answer, choice for the call."""
+
+import asyncio
+import dataclasses
+import logging
+import math
+from dataclasses import dataclass
+
+from call_script import REPLAY, SILENT_HANGUP, CallScript, ScriptWriter
+from clock import Clock
+from otp_store import Begun, Checked, NewCode, OtpStore
+from phone_numbers import mask
+from sealing import CallRef, Sealer, draw_code
+from verification import Call, NewCall, Status, Verification
+from voice_provider import (
+    CallEvent,
+    CallOrder,
+    CallOutcomeUnknown,
+    CallState,
+    CallUrls,
+    EndReason,
+    ProviderError,
+    Providers,
+    VoiceProvider,
+    WebhookRejected,
+)
+
+logger = logging.getLogger(__name__)
+
+REPLAY_KEY = "1"
+MAX_WRONG_KEYS = 2
+TICK_SECONDS = 1.0
+
+
+class UnsupportedOption(Exception):
+    """A request asks for something that this service, or the carrier in question, cannot do."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class CallPolicy:
+    """How calls are placed, whoever asks for them."""
+
+    public_url: str
+    fallback_public_url: str
+    ring_timeout_seconds: int
+    time_limit_seconds: int
+    hang_up_on_machine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendOrder:
+    """One request for a code. `phone` is E.164; `code` is the backend's own, if it brought one."""
+
+    phone: str
+    language: str | None
+    code: str | None
+    code_length: int
+    ttl_seconds: int
+    max_replays: int
+    provider: str | None
+    reference: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """`is_confirmed` is False while it is unknown whether the carrier took the call."""
+
+    record: Verification
+    call: Call
+    is_duplicate: bool
+    is_confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallInProgress:
+    """What a call token, or a carrier's call id, stands for."""
+
+    record: Verification
+    call: Call
+    provider: VoiceProvider
+
+    @property
+    def ref(self) -> CallRef:
+        return CallRef(self.record.id, self.call.number)
+
+
+class OtpService:
+    def __init__(
+        self,
+        store: OtpStore,
+        providers: Providers,
+        writer: ScriptWriter,
+        sealer: Sealer,
+        policy: CallPolicy,
+        clock: Clock,
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._providers = providers
+        self._writer = writer
+        self._sealer = sealer
+        self._policy = policy
+
+    async def send(self, order: SendOrder) -> Sent:
+        """Call a phone with a code, unless a call to it is live already.
+
+        The call is on record before the carrier hears of it, so a crash in between leaves no call unknown.
+        Raises: UnsupportedOption, StoreUnavailable, NumberLocked, ProviderError.
+        """
+        provider = self._provider_named(order.provider)
+        language = self._writer.choose_language(order.language, order.phone, provider.languages)
+        if language is None:
+            spoken = ", ".join(provider.languages)
+            raise UnsupportedOption("language", f"cannot be spoken by {provider.name}, which speaks {spoken}")
+        begun = await self._begin(order, provider, language)
+        call = begun.record.call
+        assert call is not None  # noqa: S101 - begin() always starts or joins a call
+        if begun.is_duplicate:
+            return Sent(begun.record, call, is_duplicate=True, is_confirmed=bool(call.call_id))
+        return await self._place(begun.record, call, provider)
+
+    async def _begin(self, order: SendOrder, provider: VoiceProvider, language: str) -> Begun:
+        code = order.code or draw_code(order.code_length)
+        new_code = NewCode(code, order.code is not None, order.ttl_seconds, order.reference)
+        new_call = NewCall(
+            provider=provider.name,
+            from_number=provider.from_number,
+            language=language,
+            max_replays=order.max_replays,
+            ring_timeout_seconds=self._policy.ring_timeout_seconds,
+            time_limit_seconds=self._policy.time_limit_seconds,
+            first_reading_seconds=self._writer.first_reading_seconds(len(code), language),
+        )
+        return await self._store.begin(order.phone, new_code, new_call)
+
+    async def _place(self, record: Verification, call: Call, provider: VoiceProvider) -> Sent:
+        order = CallOrder(
+            to=record.phone,
+            from_number=call.from_number,
+            urls=self.call_urls(CallRef(record.id, call.number), reading=1),
+            ring_timeout_seconds=self._policy.ring_timeout_seconds,
+            time_limit_seconds=self._policy.time_limit_seconds,
+            hang_up_on_machine=self._policy.hang_up_on_machine,
+        )
+        try:
+            call_id = await provider.place_call(order)
+        except CallOutcomeUnknown as error:
+            _log_call(logging.WARNING, f"call not confirmed: {error}", record, call)
+            record = await self._store.find(record.id) or record  # a callback may have told us meanwhile
+            call = record.call or call
+            return Sent(record, call, is_duplicate=False, is_confirmed=bool(call.call_id))
+        except ProviderError as error:
+            await self._store.fail_call(record.id, call.number, EndReason.FAILED, error.code)
+            _log_call(logging.WARNING, f"call not placed: {error}", record, call)
+            raise
+        _log_call(logging.INFO, "call placed", record, call)
+        record = await self._store.name_call(record.id, call.number, call_id) or record
+        if record.status is Status.CANCELLED:  # while we were waiting for the carrier
+            await self._hang_up(provider, call_id)
+        return Sent(record, record.call or call, is_duplicate=False, is_confirmed=True)
+
+    async def verify(self, key: str, candidate: str) -> Checked:
+        """Check a code, which uses up one attempt. Raises: StoreUnavailable."""
+        checked = await self._store.check(key, candidate)
+        if checked.record is not None:
+            logger.info(
+                "code checked: %s",
+                checked.outcome.value,
+                extra={"verification": checked.record.id, "phone": mask(checked.record.phone)},
+            )
+        return checked
+
+    async def status(self, key: str) -> Verification | None:
+        """The newest verification of a number, or the one with this id. Raises: StoreUnavailable."""
+        return await self._store.find(key)
+
+    def seconds_left(self, record: Verification) -> int:
+        """Whole seconds for which the code can still be right, rounded up."""
+        return 0 if record.is_final else max(0, math.ceil(record.expires_at - self._clock.now()))
+
+    async def cancel(self, key: str) -> tuple[Verification, bool] | None:
+        """Make a code worthless and end its call; whether a live call was ended.
+
+        None when there is nothing to cancel. Raises: StoreUnavailable.
+        """
+        record = await self._store.cancel(key)
+        if record is None:
+            return None
+        call = record.live_call
+        if call is None or not call.call_id:
+            return record, False
+        return record, await self._hang_up(self._providers.by_name[call.provider], call.call_id)
+
+    async def _hang_up(self, provider: VoiceProvider, call_id: str) -> bool:
+        try:
+            return await provider.hang_up(call_id)
+        except ProviderError as error:
+            logger.warning("call could not be hung up: %s", error)
+            return False
+
+    def read_token(self, token: str) -> CallRef | None:
+        return self._sealer.read_token(token)
+
+    async def find_call(self, ref: CallRef) -> CallInProgress | None:
+        """The call of a token. None once the call ended a while ago, or another one followed it."""
+        record = await self._store.find(ref.verification_id)
+        if record is None or record.call is None or record.call.number != ref.number:
+            return None
+        return self._in_progress(record, record.call)
+
+    async def find_call_by_id(self, call_id: str) -> CallInProgress | None:
+        """The live call that a carrier's call id stands for."""
+        record = await self._store.find_by_call_id(call_id)
+        if record is None or record.call is None:
+            return None
+        return self._in_progress(record, record.call)
+
+    def _in_progress(self, record: Verification, call: Call) -> CallInProgress:
+        return CallInProgress(record, call, self._providers.by_name[call.provider])
+
+    @property
+    def default_provider(self) -> VoiceProvider:
+        return self._providers.default
+
+    async def on_call_event(self, current: CallInProgress, event: CallEvent) -> None:
+        """Take in what a carrier reports. A callback that names another call than ours is refused.
+
+        Raises: WebhookRejected, StoreUnavailable.
+        """
+        if current.call.call_id and event.call_id != current.call.call_id:
+            raise WebhookRejected("callback names another call than the one that its URL belongs to")
+        if not current.call.call_id:
+            await self._store.name_call(*current.ref, event.call_id)
+        record = await self._store.record_call_event(*current.ref, event)
+        if record is not None and record.call is not None and record.call.state is not current.call.state:
+            _log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
+
+    async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> CallScript:
+        """What the callee hears after answering, or after asking to hear the code again.
+
+        `reading` is the number that we put into the URL; without one it follows from what was heard so far.
+        Raises: WebhookRejected, StoreUnavailable.
+        """
+        answered = event if event.state else dataclasses.replace(event, state=CallState.ANSWERED)
+        await self.on_call_event(current, answered)
+        reading = reading or current.call.times_spoken + 1
+        code = await self._store.read_code(*current.ref, reading)
+        if code is None:
+            return SILENT_HANGUP if current.record.is_final else self._writer.apology(current.call.language)
+        return self._writer.read_code(
+            code,
+            current.call.language,
+            with_greeting=reading == 1,
+            with_menu=reading <= current.call.max_replays,
+        )
+
+    async def choice(self, current: CallInProgress, event: CallEvent, reading: int | None) -> CallScript:
+        """What comes after the code was read: again, the offer once more after a wrong key, or goodbye.
+
+        Raises: WebhookRejected, StoreUnavailable.
+        """
+        await self.on_call_event(current, event)
+        reading = reading or current.call.readings
+        is_wrong_key = event.digits not in ("", REPLAY_KEY)
+        record = await self._store.record_reading_end(*current.ref, reading, wrong_key=is_wrong_key)
+        call = record.live_call if record is not None else None
+        if record is None or call is None:
+            return SILENT_HANGUP
+        may_replay = not record.is_final and reading <= call.max_replays
+        if may_replay and event.digits == REPLAY_KEY:
+            return REPLAY
+        if may_replay and is_wrong_key and call.wrong_keys <= MAX_WRONG_KEYS:
+            return self._writer.menu(call.language)
+        return self._writer.goodbye(call.language)
+
+    def call_urls(self, ref: CallRef, reading: int) -> CallUrls:
+        """Where a carrier reaches us for one call. `n` numbers the readings of the code within the call."""
+        token = self._sealer.sign_token(ref)
+        base = self._policy.public_url
+        return CallUrls(
+            answer=f"{base}/answer/{token}?n={reading}",
+            fallback=f"{self._policy.fallback_public_url}/answer/{token}?n={reading}",
+            choice=f"{base}/otp-choice/{token}?n={reading}",
+            hangup=f"{base}/hangup/{token}",
+            ring=f"{base}/ring/{token}",
+        )
+
+    def public_url_of(self, path: str) -> str:
+        """The URL under which a carrier knows one of our routes; what its signatures are made over."""
+        return self._policy.public_url + path
+
+    async def keep_time(self) -> None:
+        """Let deadlines pass, and ask carriers about calls that fell silent; runs until it is cancelled."""
+        while True:
+            try:
+                await self.tick()
+            except Exception as error:  # one bad second must not end all later ones
+                logger.error("timekeeping failed: %s", type(error).__name__)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def tick(self) -> None:
+        some_are_left = True
+        while some_are_left:
+            some_are_left = await self._store.expire()
+            await asyncio.sleep(0)  # let requests in between two batches
+        overdue = await self._store.take_overdue_calls()
+        await asyncio.gather(*(self._ask_about(record) for record in overdue))
+
+    async def _ask_about(self, record: Verification) -> None:
+        call = record.call
+        if call is None or not call.call_id:
+            return
+        try:
+            event = await self._providers.by_name[call.provider].look_up(call.call_id)
+        except ProviderError as error:
+            logger.warning("call could not be looked up: %s", error)
+            return
+        if event is not None:
+            await self._store.record_call_event(record.id, call.number, event)
+
+    def _provider_named(self, name: str | None) -> VoiceProvider:
+        if name is None:
+            return self._providers.default
+        if name not in self._providers.by_name:
+            raise UnsupportedOption("provider", f"must be one of {', '.join(self._providers.by_name)}")
+        return self._providers.by_name[name]
+
+
+def _log_call(level: int, text: str, record: Verification, call: Call) -> None:
+    details = {
+        "verification": record.id,
+        "phone": mask(record.phone),
+        "provider": call.provider,
+        "status": record.status.value,
+        "end_reason": call.end_reason.value if call.end_reason else None,
+        "hangup_cause": call.hangup_cause or None,
+    }
+    logger.log(level, text, extra={key: value for key, value in details.items() if value is not None})

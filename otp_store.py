@@ -1,0 +1,402 @@
+"""Where verifications live: the contract of a store, and the store in memory."""
+
+from collections import OrderedDict
+from enum import StrEnum
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+import verification as rules
+from clock import Clock
+from sealing import Sealer, draw_verification_id
+from verification import Call, NewCall, Status, Verification
+from voice_provider import CallEvent, EndReason
+
+FAILURE_MEMORY_SECONDS = 24 * 3600
+
+
+class StoreUnavailable(Exception):
+    """The store cannot answer: nothing is sent and nothing is accepted."""
+
+
+class StoreFull(StoreUnavailable):
+    """As many verifications are under way as the store can hold."""
+
+
+class NumberLocked(Exception):
+    """Too many wrong codes in a row for one number, over all its codes."""
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("too many wrong codes in a row for this number")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NewCode(msgspec.Struct, frozen=True):
+    """The code of a new verification. A code that the backend brought replaces the one of a running one."""
+
+    code: str
+    is_backends_own: bool
+    ttl_seconds: int
+    reference: str | None = None
+
+
+class Begun(NamedTuple):
+    record: Verification
+    is_duplicate: bool
+    """A call to this number is live: no second one was started."""
+
+
+class Outcome(StrEnum):
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    NOT_FOUND = "expired_or_not_found"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+
+
+class Checked(NamedTuple):
+    outcome: Outcome
+    record: Verification | None
+
+
+class OtpStore(Protocol):
+    """Every method is one atomic step. A `key` is a phone number in E.164 or a verification id.
+
+    All of them raise StoreUnavailable when the store cannot answer.
+    """
+
+    async def begin(self, phone: str, new_code: NewCode, new_call: NewCall) -> Begun:
+        """Reserve the one live call of a number: for a new verification, or for the one under way.
+
+        A resend keeps the deadline and the attempts, and, unless codes are to be new, the code.
+        Raises: StoreFull, NumberLocked.
+        """
+        ...
+
+    async def find(self, key: str) -> Verification | None:
+        """The newest verification of a number, or the one with this id."""
+        ...
+
+    async def find_by_call_id(self, call_id: str) -> Verification | None:
+        """The verification whose live call has this carrier's call id."""
+        ...
+
+    async def check(self, key: str, candidate: str) -> Checked:
+        """Count an attempt, compare, and consume the code when it is right."""
+        ...
+
+    async def cancel(self, key: str) -> Verification | None:
+        """Make the code worthless; None when there is none to cancel."""
+        ...
+
+    async def name_call(self, key: str, call_number: int, call_id: str) -> Verification | None:
+        """Keep the carrier's id of a call. An id that is kept already stays."""
+        ...
+
+    async def fail_call(
+        self, key: str, call_number: int, end_reason: EndReason, cause: str
+    ) -> Verification | None:
+        """End a call of which no callback will tell."""
+        ...
+
+    async def record_call_event(self, key: str, call_number: int, event: CallEvent) -> Verification | None:
+        """Move a call on as its carrier reports; None when the call is not the verification's newest one."""
+        ...
+
+    async def read_code(self, key: str, call_number: int, reading: int) -> str | None:
+        """The code, to be spoken once more now; None when it must not be."""
+        ...
+
+    async def record_reading_end(
+        self, key: str, call_number: int, reading: int, *, wrong_key: bool = False
+    ) -> Verification | None:
+        """A reading of the code was played to its end, perhaps followed by a key that means nothing."""
+        ...
+
+    async def expire(self, limit: int = 1000) -> bool:
+        """Let due deadlines take effect, at most `limit` of them; whether some may be left."""
+        ...
+
+    async def take_overdue_calls(self, limit: int = 100) -> list[Verification]:
+        """Calls without news for too long, each handed out once; given up if nothing is heard soon after."""
+        ...
+
+
+T = TypeVar("T")
+
+
+class TimerWheel(Generic[T]):
+    """Items by the second in which they are due: adding and taking one costs O(1)."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, list[T]] = {}
+
+    def add(self, due_at: float, item: T) -> None:
+        self._slots.setdefault(int(due_at) + 1, []).append(item)
+
+    def take(self, now: float, limit: int) -> list[T]:
+        """Up to `limit` items that are due, earliest second first."""
+        taken: list[T] = []
+        for second in sorted(second for second in self._slots if second <= now):
+            items = self._slots[second]
+            room = limit - len(taken)
+            taken += items[:room]
+            if len(items) > room:
+                self._slots[second] = items[room:]
+                break
+            del self._slots[second]
+        return taken
+
+
+class _Failures(NamedTuple):
+    in_a_row: int
+    forget_at: float
+
+
+class MemoryOtpStore:
+    """The store of a single process. Nothing in it awaits, so each method is one step of the event loop.
+
+    Holds at most `capacity` verifications. Ended ones are kept `retention_seconds` beyond their deadline for
+    status queries and make room first when it is full; ones under way are never evicted.
+    """
+
+    def __init__(
+        self,
+        sealer: Sealer,
+        clock: Clock,
+        *,
+        max_attempts: int = 5,
+        max_failures_per_number: int = 20,
+        replace_code_on_resend: bool = False,
+        retention_seconds: int = 3600,
+        capacity: int = 1_000_000,
+    ) -> None:
+        self._sealer = sealer
+        self._clock = clock
+        self._max_attempts = max_attempts
+        self._max_failures_per_number = max_failures_per_number
+        self._replace_code_on_resend = replace_code_on_resend
+        self._retention_seconds = retention_seconds
+        self._capacity = capacity
+        self._by_id: dict[str, Verification] = {}
+        self._newest_of_phone: dict[str, str] = {}
+        self._by_live_call_id: dict[str, str] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._failures: dict[str, _Failures] = {}
+        self._deadlines: TimerWheel[str] = TimerWheel()
+        self._overdue: TimerWheel[tuple[str, int]] = TimerWheel()
+        self._forgettable_failures: TimerWheel[str] = TimerWheel()
+
+    async def begin(self, phone: str, new_code: NewCode, new_call: NewCall) -> Begun:
+        now = self._clock.now()
+        self._refuse_locked(phone, now)
+        record = self._current(phone, now)
+        if record is not None and not record.is_final:
+            if record.live_call is not None:
+                return Begun(record, is_duplicate=True)
+            record = self._with_new_code(record, new_code, now)
+        else:
+            record = self._create(phone, new_code, now)
+        record = self._save(rules.start_call(record, new_call, now))
+        self._watch_call(record)
+        return Begun(record, is_duplicate=False)
+
+    def _create(self, phone: str, new_code: NewCode, now: float) -> Verification:
+        self._make_room()
+        verification_id = draw_verification_id()
+        record = Verification(
+            id=verification_id,
+            phone=phone,
+            sealed_code=self._sealer.seal(new_code.code, verification_id),
+            created_at=now,
+            created_wall=self._clock.wall(),
+            expires_at=now + new_code.ttl_seconds,
+            max_attempts=self._max_attempts,
+            attempts_left=self._max_attempts,
+            reference=new_code.reference,
+        )
+        self._newest_of_phone[phone] = verification_id
+        self._deadlines.add(record.expires_at, verification_id)
+        return rules.note(record, "created", now)
+
+    def _make_room(self) -> None:
+        if len(self._failures) >= self._capacity:
+            raise StoreFull("wrong codes are remembered for as many numbers as the store can hold")
+        if len(self._by_id) < self._capacity:
+            return
+        if not self._ended:
+            raise StoreFull(f"{self._capacity} verifications are under way")
+        self._forget(next(iter(self._ended)))
+
+    def _with_new_code(self, record: Verification, new_code: NewCode, now: float) -> Verification:
+        if not (self._replace_code_on_resend or new_code.is_backends_own):
+            return record
+        sealed = self._sealer.seal(new_code.code, record.id)
+        return rules.note(msgspec.structs.replace(record, sealed_code=sealed), "code_replaced", now)
+
+    async def find(self, key: str) -> Verification | None:
+        return self._current(key, self._clock.now())
+
+    async def find_by_call_id(self, call_id: str) -> Verification | None:
+        verification_id = self._by_live_call_id.get(call_id)
+        return await self.find(verification_id) if verification_id is not None else None
+
+    async def check(self, key: str, candidate: str) -> Checked:
+        now = self._clock.now()
+        record = self._current(key, now)
+        if record is None or record.status in (Status.VERIFIED, Status.EXPIRED, Status.CANCELLED):
+            return Checked(Outcome.NOT_FOUND, record)
+        if record.status is Status.LOCKED or self._failures_of(record.phone, now) >= self._max_failures_per_number:
+            return Checked(Outcome.TOO_MANY_ATTEMPTS, record)
+        record = self._save(rules.take_attempt(record))
+        if self._sealer.matches(record.sealed_code, record.id, candidate):
+            self._failures.pop(record.phone, None)
+            return Checked(Outcome.CORRECT, self._save(rules.finish(record, Status.VERIFIED, now)))
+        self._count_failure(record.phone, now)
+        return Checked(Outcome.INCORRECT, self._save(rules.fail_attempt(record, now)))
+
+    async def cancel(self, key: str) -> Verification | None:
+        now = self._clock.now()
+        record = self._current(key, now)
+        if record is None or record.is_final:
+            return None
+        return self._save(rules.finish(record, Status.CANCELLED, now))
+
+    async def name_call(self, key: str, call_number: int, call_id: str) -> Verification | None:
+        record = self._with_newest_call(key, call_number)
+        return self._save(rules.name_call(record, call_id)) if record is not None else None
+
+    async def fail_call(
+        self, key: str, call_number: int, end_reason: EndReason, cause: str
+    ) -> Verification | None:
+        record = self._with_newest_call(key, call_number)
+        if record is None:
+            return None
+        return self._save(rules.fail_call(record, end_reason, cause, self._clock.now()))
+
+    async def record_call_event(self, key: str, call_number: int, event: CallEvent) -> Verification | None:
+        record = self._with_newest_call(key, call_number)
+        if record is None:
+            return None
+        return self._save(rules.apply_event(record, event, self._clock.now()))
+
+    async def read_code(self, key: str, call_number: int, reading: int) -> str | None:
+        record = self._with_newest_call(key, call_number)
+        if record is None or not rules.may_speak(record, reading):
+            return None
+        code = self._sealer.unseal(record.sealed_code, record.id)
+        self._save(rules.begin_reading(record, reading, self._clock.now()))
+        return code
+
+    async def record_reading_end(
+        self, key: str, call_number: int, reading: int, *, wrong_key: bool = False
+    ) -> Verification | None:
+        record = self._with_newest_call(key, call_number)
+        if record is None:
+            return None
+        now = self._clock.now()
+        record = rules.end_reading(record, reading, now)
+        return self._save(rules.count_wrong_key(record, now) if wrong_key else record)
+
+    async def expire(self, limit: int = 1000) -> bool:
+        now = self._clock.now()
+        due = self._deadlines.take(now, limit)
+        for verification_id in due:
+            self._pass_deadline(verification_id, now)
+        forgettable = self._forgettable_failures.take(now, limit)
+        for phone in forgettable:
+            self._forget_failures(phone, now)
+        return max(len(due), len(forgettable)) >= limit
+
+    async def take_overdue_calls(self, limit: int = 100) -> list[Verification]:
+        now = self._clock.now()
+        overdue = []
+        for verification_id, call_number in self._overdue.take(now, limit):
+            record = self._with_newest_call(verification_id, call_number)
+            if record is None or record.live_call is None:
+                continue
+            if record.live_call.overdue_at <= now and not record.live_call.was_looked_up:
+                record = self._save(rules.mark_looked_up(record, now))
+                overdue.append(record)
+            self._watch_call(record)
+        return overdue
+
+    def _current(self, key: str, now: float) -> Verification | None:
+        """The record as it is now: deadlines count also when nobody has called `expire` since they passed."""
+        record = self._by_id.get(key if key.startswith("vrf_") else self._newest_of_phone.get(key, ""))
+        if record is None:
+            return None
+        if now >= record.expires_at and not record.is_final:
+            record = self._save(rules.finish(record, Status.EXPIRED, now))
+        call = record.live_call
+        if call is not None and now >= call.overdue_at + rules.NEWS_GRACE_SECONDS:
+            record = self._save(rules.fail_call(record, EndReason.UNKNOWN, "", now))
+        return record
+
+    def _with_newest_call(self, key: str, call_number: int) -> Verification | None:
+        record = self._current(key, self._clock.now())
+        is_newest = record is not None and record.call is not None and record.call.number == call_number
+        return record if is_newest else None
+
+    def _save(self, record: Verification) -> Verification:
+        before = self._by_id.get(record.id)
+        self._by_id[record.id] = record
+        if record.is_final and (before is None or not before.is_final):
+            self._ended[record.id] = None
+        self._index_call(record.id, before.call if before else None, record.call)
+        return record
+
+    def _index_call(self, verification_id: str, before: Call | None, call: Call | None) -> None:
+        if before is not None and before.is_live and before.call_id:
+            self._by_live_call_id.pop(before.call_id, None)
+        if call is not None and call.is_live and call.call_id:
+            self._by_live_call_id[call.call_id] = verification_id
+
+    def _watch_call(self, record: Verification) -> None:
+        if record.call is not None:
+            self._overdue.add(record.call.overdue_at, (record.id, record.call.number))
+
+    def _pass_deadline(self, verification_id: str, now: float) -> None:
+        record = self._current(verification_id, now)
+        if record is None:
+            return
+        forget_at = record.expires_at + self._retention_seconds
+        if now >= forget_at:
+            self._forget(verification_id)
+        else:
+            self._deadlines.add(forget_at, verification_id)
+
+    def _forget(self, verification_id: str) -> None:
+        record = self._by_id.pop(verification_id, None)
+        self._ended.pop(verification_id, None)
+        if record is None:
+            return
+        if self._newest_of_phone.get(record.phone) == verification_id:
+            del self._newest_of_phone[record.phone]
+        self._index_call(verification_id, record.call, None)
+
+    def _refuse_locked(self, phone: str, now: float) -> None:
+        failures = self._failures.get(phone)
+        if (
+            failures is not None
+            and failures.in_a_row >= self._max_failures_per_number
+            and now < failures.forget_at
+        ):
+            raise NumberLocked(retry_after_seconds=int(failures.forget_at - now) + 1)
+
+    def _failures_of(self, phone: str, now: float) -> int:
+        failures = self._failures.get(phone)
+        return failures.in_a_row if failures is not None and now < failures.forget_at else 0
+
+    def _count_failure(self, phone: str, now: float) -> None:
+        if phone not in self._failures:
+            self._forgettable_failures.add(now + FAILURE_MEMORY_SECONDS, phone)
+        self._failures[phone] = _Failures(self._failures_of(phone, now) + 1, now + FAILURE_MEMORY_SECONDS)
+
+    def _forget_failures(self, phone: str, now: float) -> None:
+        failures = self._failures.get(phone)
+        if failures is None:
+            return
+        if now >= failures.forget_at:
+            del self._failures[phone]
+        else:
+            self._forgettable_failures.add(failures.forget_at, phone)

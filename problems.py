@@ -1,0 +1,156 @@
+"""Errors as RFC 9457 problem documents: a stable `code`, what is wrong, what to do. No value is ever repeated."""
+
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from otp_store import NumberLocked, StoreUnavailable
+from voice_provider import CallOutcomeUnknown, CallRejected, ProviderThrottled, ProviderUnavailable
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+STORE_RETRY_SECONDS = 1
+PROVIDER_RETRY_SECONDS = 5
+
+_TITLES = {
+    "invalid_request": "The request is not valid",
+    "invalid_phone": "The phone number is not valid",
+    "unsupported_option": "The option is not available",
+    "not_found": "Nothing is known under this name",
+    "method_not_allowed": "The route does not take this method",
+    "payload_too_large": "The body is too large",
+    "unsupported_media_type": "The body is not of the right type",
+    "too_many_failures": "Too many wrong codes for this number",
+    "call_rejected": "The carrier refused the call",
+    "provider_throttled": "The carrier takes no more calls right now",
+    "provider_unavailable": "The carrier cannot be reached",
+    "store_unavailable": "Codes cannot be stored or checked right now",
+    "not_ready": "The service is not ready",
+    "internal_error": "Something went wrong here",
+}
+_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
+
+
+class FieldError(NamedTuple):
+    field: str
+    message: str
+
+
+class Problem(Exception):
+    """Raise it anywhere below a route; the route answers with the document."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+        self.retry_after_seconds = retry_after_seconds
+
+    def document(self) -> bytes:
+        document: dict[str, Any] = {
+            "type": f"urn:voice-otp:problem:{self.code}",
+            "title": _TITLES[self.code],
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+        }
+        if self.errors:
+            document["errors"] = [error._asdict() for error in self.errors]
+        return msgspec.json.encode(document)
+
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_after_seconds is None else {"retry-after": str(self.retry_after_seconds)}
+
+
+class ProblemDocument(BaseModel):
+    """The shape of every error answer, for the OpenAPI document."""
+
+    type: str = Field(examples=["urn:voice-otp:problem:invalid_phone"])
+    title: str = Field(examples=["The phone number is not valid"])
+    status: int = Field(examples=[422])
+    code: str = Field(examples=["invalid_phone"], description="stable, for programs")
+    detail: str = Field(examples=["phone has no country code: write it as E.164, for example +14155550100"])
+    errors: list["ProblemField"] | None = None
+
+
+class ProblemField(BaseModel):
+    field: str = Field(examples=["phone"])
+    message: str = Field(examples=["has no country code: write it as E.164, for example +14155550100"])
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for its OpenAPI entry."""
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    descriptions = {status: "problem document" for status in statuses}
+    return {
+        status: {"description": text, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status, text in descriptions.items()
+    }
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that a backend is told when this error ended its request."""
+    match error:
+        case Problem():
+            return error
+        case NumberLocked():
+            detail = "too many wrong codes in a row for this number: it can be called again later"
+            return Problem(429, "too_many_failures", detail, retry_after_seconds=error.retry_after_seconds)
+        case StoreUnavailable():
+            return Problem(503, "store_unavailable", str(error), retry_after_seconds=STORE_RETRY_SECONDS)
+        case ProviderThrottled():
+            return Problem(503, error.code, str(error), retry_after_seconds=error.retry_after_seconds)
+        case ProviderUnavailable() | CallOutcomeUnknown():
+            return Problem(503, "provider_unavailable", str(error), retry_after_seconds=PROVIDER_RETRY_SECONDS)
+        case CallRejected():
+            return Problem(502, "call_rejected", str(error))
+        case _:
+            log_unexpected(error)
+            return Problem(500, "internal_error", "the error was logged; nothing is known about its cause here")
+
+
+def log_unexpected(error: BaseException) -> None:
+    """Log where an error came from. Not its message, which may quote a code or a number."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("unexpected %s", type(error).__name__, extra={"trace": frames})
+
+
+def install(app: FastAPI) -> None:
+    """Problem documents for what FastAPI itself answers: unknown routes, wrong methods, oversized bodies."""
+
+    async def http_error(_: Request, error: Exception) -> Response:
+        status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
+        code = _CODE_OF_STATUS.get(status, "invalid_request")
+        return _response(Problem(status, code, _TITLES[code]), headers)
+
+    async def validation_error(_: Request, error: Exception) -> Response:
+        return _response(Problem(422, "invalid_request", "a value has the wrong form"))
+
+    async def any_error(_: Request, error: Exception) -> Response:
+        return _response(problem_of(error))
+
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(Problem, any_error)
+
+
+def _response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    headers = {**problem.headers(), **(headers or {})}
+    return Response(problem.document(), problem.status, headers=headers, media_type=MEDIA_TYPE)

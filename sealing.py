@@ -1,0 +1,97 @@
+"""What OTP_SECRET protects: codes at rest and the call tokens in callback URLs."""
+
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_NONCE_BYTES = 12
+_TOKEN = re.compile(r"([0-9a-f]{32})([0-9a-f]{4})([0-9a-f]{32})")
+VERIFICATION_ID = re.compile(r"vrf_[0-9a-f]{32}")
+
+
+def draw_code(length: int) -> str:
+    """A uniformly random code of decimal digits; leading zeros are part of it."""
+    return f"{secrets.randbelow(10**length):0{length}d}"
+
+
+def draw_verification_id() -> str:
+    """128 random bits, so that knowing an id proves having been told it."""
+    return f"vrf_{secrets.token_hex(16)}"
+
+
+class CallRef(NamedTuple):
+    """One call of one verification: what a call token stands for."""
+
+    verification_id: str
+    number: int
+
+
+class Unsealable(Exception):
+    """A sealed code was not made with any current OTP_SECRET, or was altered."""
+
+
+class Sealer:
+    """Seals codes (AES-256-GCM) and signs call tokens (HMAC-SHA256, 128 bits kept).
+
+    Takes one or two secrets: the first makes new seals and tokens, each one opens old ones, so that a secret
+    can be replaced while calls are under way.
+    """
+
+    def __init__(self, secrets_in_use: Sequence[str]) -> None:
+        self._ciphers = [AESGCM(_derive(secret, b"code")) for secret in secrets_in_use]
+        self._token_macs = [hmac.new(_derive(secret, b"token"), digestmod=sha256) for secret in secrets_in_use]
+
+    def seal(self, code: str, verification_id: str) -> bytes:
+        """Encrypt a code for one verification: nonce, then ciphertext with tag."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + self._ciphers[0].encrypt(nonce, code.encode(), verification_id.encode())
+
+    def unseal(self, sealed: bytes, verification_id: str) -> str:
+        """The code inside. Raises: Unsealable."""
+        nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(nonce, ciphertext, verification_id.encode()).decode()
+            except InvalidTag:
+                continue
+        raise Unsealable("a stored code was sealed with another OTP_SECRET")
+
+    def matches(self, sealed: bytes, verification_id: str, candidate: str) -> bool:
+        """Whether the candidate is the sealed code, in time that does not depend on where they differ."""
+        return hmac.compare_digest(self.unseal(sealed, verification_id).encode(), candidate.encode())
+
+    def sign_token(self, ref: CallRef) -> str:
+        """The token that authorises a carrier's callbacks for one call: hex of id, call number and signature.
+
+        It sits in the path of the callback URL, the only part that carriers sign, and needs no table: whoever
+        holds OTP_SECRET can read it back.
+        """
+        signed = f"{ref.verification_id[4:]}{ref.number:04x}"
+        return signed + _sign(self._token_macs[0], signed)
+
+    def read_token(self, token: str) -> CallRef | None:
+        """The call that a token stands for; None for anything that `sign_token` did not make."""
+        parts = _TOKEN.fullmatch(token)
+        if parts is None:
+            return None
+        raw_id, number, signature = parts.groups()
+        for mac in self._token_macs:
+            if hmac.compare_digest(_sign(mac, raw_id + number), signature):
+                return CallRef(f"vrf_{raw_id}", int(number, 16))
+        return None
+
+
+def _derive(secret: str, purpose: bytes) -> bytes:
+    return hmac.digest(secret.encode(), purpose, sha256)
+
+
+def _sign(mac: hmac.HMAC, text: str) -> str:
+    keyed = mac.copy()  # a copy of a keyed HMAC skips hashing the key again
+    keyed.update(text.encode())
+    return keyed.hexdigest()[:32]

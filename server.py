@@ -1,0 +1,286 @@
+"""Wires the parts into one FastAPI app; `python server.py` serves it."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from starlette.routing import BaseRoute, Mount
+
+import app_api
+import ops
+import problems
+import webhooks
+from call_script import ScriptWriter, load_spoken_texts
+from clock import Clock
+from http_client import open_http_client
+from lean_route import MAX_BODY_BYTES
+from log_format import set_up_logging
+from ops import Readiness
+from otp_service import CallPolicy, OtpService
+from otp_store import MemoryOtpStore
+from problems import ProblemDocument
+from sealing import Sealer
+from settings import BadSettings, Environment, MachineDetection, NoInput, ResendCode, Settings, load_settings
+from simulator import phone, vobiz_api
+from simulator.callbacks import CallbackSender
+from simulator.clock import SimulatorClock
+from simulator.phone import PhoneExchange
+from simulator.vobiz_api import Account, Carrier
+from vobiz_client import SignaturePolicy, VobizClient, VobizConfig
+from voice_provider import Providers
+
+ROOT = Path(__file__).parent
+SIMULATOR_API_PATH = "/simulator/api/v1"
+DRAIN_SECONDS = 20
+
+
+def create_app(settings: Settings | None = None, clock: Clock | None = None) -> FastAPI:
+    """The app with all its parts. Raises: BadSettings."""
+    settings = settings or load_settings()
+    clock = clock or Clock()
+    http = open_http_client()
+    account = vobiz_api.new_account(
+        settings.caller_id, settings.simulator_calls_per_second, settings.simulator_concurrent_calls
+    )
+    carrier = _simulated_carrier(settings, account, http) if settings.uses_simulator else None
+    service = _service(
+        settings, clock, VobizClient(_vobiz_config(settings, account), http, settings.provider_names[0])
+    )
+    readiness = Readiness()
+    app = FastAPI(
+        title="Voice OTP",
+        version="0.1.0",
+        description="One-time codes by phone call, self-hosted.",
+        routes=_routes(settings, service, readiness, carrier),
+        lifespan=_lifespan(service, readiness, carrier, http),
+        max_body_size=MAX_BODY_BYTES,
+    )
+    problems.install(app)
+    _describe_problems(app)
+    app.state.service, app.state.readiness, app.state.carrier = service, readiness, carrier
+    return app
+
+
+def public_url(settings: Settings) -> str:
+    """PUBLIC_URL, or this machine's own address, which only the simulator can reach."""
+    return settings.public_url or f"http://127.0.0.1:{settings.http_port}"
+
+
+def _vobiz_config(settings: Settings, account: Account) -> VobizConfig:
+    """Vobiz itself, or the simulator, which speaks the same protocol on loopback."""
+    if settings.uses_simulator:
+        auth_id, auth_token, from_number = account.auth_id, account.auth_token, account.from_number
+        api_url = f"http://127.0.0.1:{settings.http_port}{SIMULATOR_API_PATH}"
+    else:
+        auth_id, auth_token = settings.vobiz_auth_id, settings.vobiz_auth_token.get_secret_value()
+        api_url, from_number = settings.vobiz_api_url, settings.from_number
+    return VobizConfig(
+        auth_id=auth_id,
+        auth_token=auth_token,
+        from_number=from_number,
+        api_url=api_url,
+        signature_policy=settings.webhook_signatures,
+        request_deadline_seconds=settings.provider_deadline_seconds,
+    )
+
+
+def _service(settings: Settings, clock: Clock, client: VobizClient) -> OtpService:
+    sealer = Sealer(settings.otp_secrets)
+    store = MemoryOtpStore(
+        sealer,
+        clock,
+        max_attempts=settings.max_attempts,
+        max_failures_per_number=settings.max_failures_per_number,
+        replace_code_on_resend=settings.resend_code is ResendCode.NEW,
+        retention_seconds=settings.status_retention_seconds,
+        capacity=settings.store_capacity,
+    )
+    own_url = public_url(settings)
+    policy = CallPolicy(
+        public_url=own_url,
+        fallback_public_url=settings.fallback_public_url or own_url,
+        ring_timeout_seconds=settings.ring_timeout_seconds,
+        time_limit_seconds=settings.call_time_limit_seconds,
+        hang_up_on_machine=settings.machine_detection is MachineDetection.HANGUP,
+    )
+    writer = ScriptWriter(load_spoken_texts(ROOT / "spoken_texts"), settings.app_name, settings.default_language)
+    if writer.choose_language(settings.default_language, client.from_number, client.languages) is None:
+        raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken: use one of {', '.join(client.languages)}"])
+    return OtpService(store, Providers({client.name: client}), writer, sealer, policy, clock)
+
+
+def _simulated_carrier(settings: Settings, account: Account, http: httpx.AsyncClient) -> Carrier:
+    clock = SimulatorClock(settings.simulator_speed)
+    signing_token = account.auth_token if settings.simulator_signatures else None
+    return Carrier(
+        account,
+        CallbackSender(http, clock, signing_token),
+        clock,
+        PhoneExchange(clock),
+        no_input_posts=settings.simulator_no_input is NoInput.POST,
+    )
+
+
+def _routes(
+    settings: Settings, service: OtpService, readiness: Readiness, carrier: Carrier | None
+) -> list[BaseRoute]:
+    routes = [
+        *app_api.routes(service, settings),
+        *webhooks.routes(service),
+        *ops.routes(service, readiness, list(settings.provider_names)),
+    ]
+    if carrier is not None:
+        routes += [Mount(SIMULATOR_API_PATH, routes=vobiz_api.routes(carrier)), *phone.routes(carrier.phones)]
+    return routes
+
+
+def _lifespan(
+    service: OtpService, readiness: Readiness, carrier: Carrier | None, http: httpx.AsyncClient
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        timekeeper = asyncio.create_task(service.keep_time(), name="timekeeper")
+        # What was made at start stays for good: keep the garbage collector from looking at it over and over.
+        gc.collect()
+        gc.freeze()
+        readiness.is_ready = True
+        yield
+        readiness.is_ready = False
+        timekeeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await timekeeper
+        if carrier is not None:
+            await carrier.close()
+        await http.aclose()
+
+    return lifespan
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Add the shape of a problem document, to which every route's error answers refer, to the OpenAPI document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        template = "#/components/schemas/{model}"
+        schema = ProblemDocument.model_json_schema(ref_template=template, by_alias=True)
+        schemas.update(schema.pop("$defs", {}))
+        schemas["ProblemDocument"] = schema
+        for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own 422, which this app never sends
+            schemas.pop(name, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which tells the app at once when it is asked to stop."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._app.state.readiness.is_ready = False
+        if self._app.state.carrier is not None:
+            self._app.state.carrier.phones.close()  # event streams would hold the stop up
+        super().handle_exit(sig, frame)
+
+
+def main() -> int:
+    """Serve until a signal comes. Bad settings end the start with one line each."""
+    try:
+        settings = load_settings()
+        listener = _listen(settings)
+        settings = settings.model_copy(update={"http_port": listener.getsockname()[1]})
+        set_up_logging(settings.log_format)
+        if settings.needs_tunnel:
+            settings = settings.model_copy(update={"public_url": _open_tunnel(settings)})
+        app = create_app(settings)
+    except BadSettings as error:
+        for problem in error.problems:
+            print(f"voice-otp: {problem}", file=sys.stderr)
+        return 2
+    print(banner(settings), file=sys.stderr, flush=True)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # it writes paths, which hold numbers and call tokens
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    Server(config, app).run(sockets=[listener])
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port before anything else is started. Raises: BadSettings."""
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.http_host, settings.http_port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.http_host}:{settings.http_port}"
+        raise BadSettings(
+            [f"HTTP_PORT: cannot listen on {where}: {error.strerror}; choose another port"]
+        ) from None
+    return listener
+
+
+def _open_tunnel(settings: Settings) -> str:
+    """A public URL through ngrok, for development. Raises: BadSettings."""
+    from pyngrok import conf, ngrok
+    from pyngrok.exception import PyngrokError
+
+    token = settings.ngrok_auth_token.get_secret_value()
+    if not token:
+        raise BadSettings(["PUBLIC_URL is not set: set it, or NGROK_AUTH_TOKEN for a tunnel while developing"])
+    logging.getLogger("pyngrok").setLevel(logging.WARNING)
+    try:
+        options = conf.PyngrokConfig(auth_token=token)
+        url = ngrok.connect(str(settings.http_port), bind_tls=True, pyngrok_config=options).public_url
+    except (PyngrokError, OSError) as error:
+        problem = (
+            f"NGROK_AUTH_TOKEN: no tunnel could be opened ({type(error).__name__}): check it, or set PUBLIC_URL"
+        )
+        raise BadSettings([problem]) from None
+    return str(url).rstrip("/")
+
+
+def banner(settings: Settings) -> str:
+    """What an operator should know at the start: carrier, addresses, and what is not protected."""
+    url = public_url(settings)
+    lines = [f"voice-otp  carrier: {settings.provider_names[0]}  public URL: {url}  answer URL: {url}/answer"]
+    if settings.uses_simulator:
+        lines.append(f"           a phone in your browser: http://localhost:{settings.http_port}/phone")
+    lines += [f"           not protected: {risk}" for risk in _risks(settings)]
+    return "\n".join(lines)
+
+
+def _risks(settings: Settings) -> list[str]:
+    risks = []
+    if not settings.uses_simulator:
+        risks.append("anyone who reaches this port can place calls; keep it behind a gateway of yours")
+        if settings.webhook_signatures is SignaturePolicy.WHEN_PRESENT:
+            risks.append("callbacks without signature are let in by their call token (WEBHOOK_SIGNATURES)")
+    if settings.needs_tunnel or (settings.environment is Environment.DEVELOPMENT and not settings.uses_simulator):
+        risks.append("ENVIRONMENT is development")
+    return risks
+
+
+if __name__ == "__main__":
+    sys.exit(main())

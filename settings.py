@@ -1,0 +1,228 @@
+"""Environment to one frozen Settings. Nothing else reads the environment."""
+
+import re
+import secrets
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from phone_numbers import InvalidPhone, to_e164
+from vobiz_client import SignaturePolicy
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+TUNNEL_DOMAINS = ("ngrok.io", "ngrok.app", "ngrok.dev", "ngrok-free.app", "ngrok-free.dev", "trycloudflare.com",
+                  "loca.lt", "lhr.life", "serveo.net")  # fmt: skip
+_VOBIZ_SETTINGS = ("VOBIZ_AUTH_ID", "VOBIZ_AUTH_TOKEN", "FROM_NUMBER")
+_SIMULATOR_FROM_NUMBER = "+12025550100"  # of the range that is reserved for fiction
+
+
+class BadSettings(Exception):
+    """Settings that cannot be started with; `problems` are one line each, every one naming a setting."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class ResendCode(StrEnum):
+    SAME = "same"
+    NEW = "new"
+
+
+class MachineDetection(StrEnum):
+    OFF = "off"
+    HANGUP = "hangup"
+
+
+class NoInput(StrEnum):
+    """The two documented ways in which Vobiz goes on when no key was pressed."""
+
+    CONTINUE = "continue"
+    POST = "post"
+
+
+class Settings(BaseSettings):
+    """Every setting, with the meaning that `.env.example` gives it. Build it with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    vobiz_auth_id: str = ""
+    vobiz_auth_token: SecretStr = SecretStr("")
+    from_number: str = ""
+    http_port: int = Field(8000, ge=0, le=65535)
+    public_url: str = ""
+    ngrok_auth_token: SecretStr = SecretStr("")
+
+    http_host: str = "127.0.0.1"
+    environment: Environment = Environment.DEVELOPMENT
+    log_format: LogFormat | None = None
+    providers: str = ""
+    vobiz_api_url: str = "https://api.vobiz.ai/api/v1"
+    fallback_public_url: str = ""
+    webhook_signatures: SignaturePolicy = SignaturePolicy.WHEN_PRESENT
+
+    otp_secret: SecretStr = SecretStr("")
+    app_name: str = Field("your app", min_length=1, max_length=60)
+    default_language: str = "en-US"
+    code_ttl_seconds: int = Field(300, ge=30, le=600)
+    max_attempts: int = Field(5, ge=1, le=5)
+    max_failures_per_number: int = Field(20, ge=5, le=100)
+    allow_short_codes: bool = False
+    resend_code: ResendCode = ResendCode.SAME
+    resend_after_seconds: int = Field(30, ge=0, le=600)
+    store_capacity: int = Field(1_000_000, ge=1)
+    status_retention_seconds: int = Field(3600, ge=0, le=86_400)
+
+    ring_timeout_seconds: int = Field(30, ge=10, le=120)
+    call_time_limit_seconds: int = Field(150, ge=30, le=600)
+    provider_deadline_seconds: float = Field(10, gt=0, le=60)
+    machine_detection: MachineDetection = MachineDetection.OFF
+
+    simulator_speed: float = Field(1.0, gt=0)
+    simulator_calls_per_second: int = Field(0, ge=0)
+    simulator_concurrent_calls: int = Field(0, ge=0)
+    simulator_signatures: bool = True
+    simulator_no_input: NoInput = NoInput.CONTINUE
+
+    @field_validator("from_number")
+    @classmethod
+    def _canonical_number(cls, value: str) -> str:
+        try:
+            return to_e164(value) if value else value
+        except InvalidPhone as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("public_url", "fallback_public_url", "vobiz_api_url")
+    @classmethod
+    def _absolute_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("is not an absolute URL such as https://otp.example.com")
+        if parts.query or parts.fragment or parts.username is not None:
+            raise ValueError("must have no query, fragment or user name")
+        return value.rstrip("/")
+
+    @field_validator("app_name")
+    @classmethod
+    def _speakable(cls, value: str) -> str:
+        if not re.fullmatch(r"[^\W_][\w .,'&!-]*", value):
+            raise ValueError("may hold letters, digits, spaces and . , ' & ! - only: it is spoken")
+        return value
+
+    @field_validator("default_language")
+    @classmethod
+    def _language_tag(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", value):
+            raise ValueError("is not a BCP 47 tag such as en-US")
+        return value
+
+    @property
+    def uses_simulator(self) -> bool:
+        return self.provider_names == ("simulator",)
+
+    @property
+    def provider_names(self) -> tuple[str, ...]:
+        """PROVIDERS, or what is configured: Vobiz as soon as one of its settings is there, else the simulator."""
+        if self.providers:
+            return tuple(name.strip() for name in self.providers.split(","))
+        return ("vobiz",) if any(self._vobiz_values()) else ("simulator",)
+
+    @property
+    def caller_id(self) -> str:
+        return self.from_number or _SIMULATOR_FROM_NUMBER
+
+    @property
+    def otp_secrets(self) -> list[str]:
+        """The secret for new seals first, then one that is being rotated out; random when none is set."""
+        given = [part.strip() for part in self.otp_secret.get_secret_value().split(",")]
+        return given if self.otp_secret.get_secret_value() else [secrets.token_urlsafe(32)]
+
+    @property
+    def needs_tunnel(self) -> bool:
+        return not self.uses_simulator and not self.public_url
+
+    def _vobiz_values(self) -> list[str]:
+        return [self.vobiz_auth_id, self.vobiz_auth_token.get_secret_value(), self.from_number]
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read environment and `.env`; keyword arguments win over both. Raises: BadSettings, with every problem."""
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise BadSettings([_problem(details) for details in error.errors(include_input=False)]) from None
+    problems = _contradictions(settings)
+    if problems:
+        raise BadSettings(problems)
+    return settings
+
+
+def _problem(details: Any) -> str:
+    """One line on a value that is wrong in itself. The value is not repeated: it may be a secret."""
+    name = str(details["loc"][0]).upper()
+    message = details["msg"].removeprefix("Value error, ")
+    return f"{name} {message}" if details["type"] == "value_error" else f"{name}: {message}"
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """Values that are right one by one, but not together."""
+    problems = []
+    unknown = [name for name in settings.provider_names if name not in ("vobiz", "simulator")]
+    if unknown:
+        problems.append("PROVIDERS names an unknown carrier: known are vobiz, simulator")
+    elif len(settings.provider_names) > 1:
+        problems.append("PROVIDERS names more than one carrier: only one is supported")
+    if "vobiz" in settings.provider_names:
+        problems += _missing_vobiz_settings(settings)
+    if settings.public_url and not unknown:
+        problems += _public_url_problems(settings)
+    if settings.environment is Environment.PRODUCTION and settings.needs_tunnel:
+        problems.append("PUBLIC_URL is not set: with ENVIRONMENT=production no tunnel is opened")
+    if settings.otp_secret.get_secret_value() and any(len(secret) < 32 for secret in settings.otp_secrets):
+        problems.append("OTP_SECRET is too short: use at least 32 characters, e.g. of `openssl rand -hex 32`")
+    if len(settings.otp_secrets) > 2:
+        problems.append("OTP_SECRET holds more than two secrets: keep the new one and the one it replaces")
+    return problems
+
+
+def _missing_vobiz_settings(settings: Settings) -> list[str]:
+    values = zip(_VOBIZ_SETTINGS, settings._vobiz_values(), strict=True)
+    return [
+        f"{name} is not set: Vobiz needs {', '.join(_VOBIZ_SETTINGS)}; "
+        "set all three in .env, or none of them to use the simulator"
+        for name, value in values
+        if not value
+    ]
+
+
+def _public_url_problems(settings: Settings) -> list[str]:
+    host = urlsplit(settings.public_url).hostname or ""
+    is_loopback = host in LOOPBACK_HOSTS
+    problems = []
+    if settings.public_url.startswith("http:") and not is_loopback:
+        problems.append("PUBLIC_URL must start with https:// (http is for loopback hosts only)")
+    api_is_loopback = urlsplit(settings.vobiz_api_url).hostname in LOOPBACK_HOSTS
+    if "vobiz" in settings.provider_names and is_loopback and not api_is_loopback:
+        problems.append("PUBLIC_URL is a loopback address, which Vobiz cannot reach: set a public https URL")
+    if settings.environment is Environment.PRODUCTION and _is_tunnel(host):
+        problems.append("PUBLIC_URL is a tunnel, which ENVIRONMENT=production refuses: use a host of your own")
+    return problems
+
+
+def _is_tunnel(host: str) -> bool:
+    return any(host == domain or host.endswith("." + domain) for domain in TUNNEL_DOMAINS)

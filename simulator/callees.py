@@ -1,0 +1,68 @@
+"""Who answers at which number. Numbers are of the range that is reserved for fiction, +1 415 555 0100 to 0199."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class Reaction(StrEnum):
+    """What becomes of a ringing phone."""
+
+    ANSWER = "answer"
+    BUSY = "busy"
+    REJECT = "reject"
+    IGNORE = "ignore"
+    UNREACHABLE = "unreachable"
+
+
+class ApiTrouble(StrEnum):
+    """What becomes of the request to call a number, before any phone rings."""
+
+    NONE = "none"
+    DOWN = "down"
+    SLOW = "slow"
+    THROTTLED = "throttled"
+    OUT_OF_CREDIT = "out of credit"
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedCallee:
+    """A callee that always does the same. `keys` are pressed one at each menu; then no key is pressed."""
+
+    description: str
+    reaction: Reaction = Reaction.ANSWER
+    ring_seconds: float = 4
+    keys: tuple[str, ...] = ()
+    hangs_up_after_seconds: float | None = None
+    is_machine: bool = False
+    api_trouble: ApiTrouble = ApiTrouble.NONE
+    loses_hangup_callback: bool = False
+    doubles_callbacks: bool = False
+
+
+_LISTENER = ScriptedCallee("answers, listens to the end, presses nothing")
+
+SCRIPTED_CALLEES: dict[str, ScriptedCallee] = {
+    "+14155550101": _LISTENER,
+    "+14155550102": replace(_LISTENER, description="presses 1 once", keys=("1",)),
+    "+14155550103": replace(_LISTENER, description="presses 1 three times", keys=("1", "1", "1")),
+    "+14155550104": replace(_LISTENER, description="presses 9, then nothing", keys=("9",)),
+    "+14155550105": ScriptedCallee("is busy", Reaction.BUSY, ring_seconds=1),
+    "+14155550106": ScriptedCallee("does not answer", Reaction.IGNORE),
+    "+14155550107": ScriptedCallee("rejects the call", Reaction.REJECT, ring_seconds=3),
+    "+14155550108": replace(_LISTENER, description="hangs up after 3 seconds", hangs_up_after_seconds=3),
+    "+14155550109": replace(_LISTENER, description="is a voicemail", is_machine=True, ring_seconds=20),
+    "+14155550110": replace(_LISTENER, description="carrier down: answers 503", api_trouble=ApiTrouble.DOWN),
+    "+14155550111": replace(
+        _LISTENER, description="carrier slow: calls, but answers the request late", api_trouble=ApiTrouble.SLOW
+    ),
+    "+14155550112": replace(_LISTENER, description="carrier throttles: 429", api_trouble=ApiTrouble.THROTTLED),
+    "+14155550113": replace(
+        _LISTENER, description="account out of credit: 402", api_trouble=ApiTrouble.OUT_OF_CREDIT
+    ),
+    "+14155550114": ScriptedCallee("is not allocated", Reaction.UNREACHABLE, ring_seconds=0),
+    "+14155550115": replace(
+        _LISTENER, description="hangs up during the second reading", hangs_up_after_seconds=25
+    ),
+    "+14155550116": replace(_LISTENER, description="hangup callback is lost", loses_hangup_callback=True),
+    "+14155550117": replace(_LISTENER, description="every callback comes twice", doubles_callbacks=True),
+}

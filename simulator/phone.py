@@ -1,0 +1,241 @@
+"""The phone page's side of the network: calls to numbers that no script owns ring in the browser."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from simulator import speech
+from simulator.callees import SCRIPTED_CALLEES, Reaction
+from simulator.clock import SimulatorClock
+from simulator.lines import CalleeHungUp, KeyPress, Rung, Sound
+
+WEB = Path(__file__).parent.parent / "web"
+MAX_UNREAD_EVENTS = 500
+KEYS = frozenset("0123456789*#")
+# No foreign host, no inline script: what a page may load is what we serve.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+class PhoneExchange:
+    """The lines that ring in the browser, and the pages that watch them."""
+
+    def __init__(self, clock: SimulatorClock) -> None:
+        self._clock = clock
+        self.lines: dict[str, PhoneLine] = {}
+        self._pages: set[asyncio.Queue[dict[str, Any] | None]] = set()
+
+    def line(self, call_uuid: str, to: str) -> "PhoneLine":
+        line = PhoneLine(self, self._clock, call_uuid, to)
+        self.lines[call_uuid] = line
+        return line
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Send an event to every page; one that has stopped reading is dropped and will connect anew."""
+        for page in list(self._pages):
+            try:
+                page.put_nowait(event)
+            except asyncio.QueueFull:
+                self._pages.discard(page)
+
+    async def watch(self) -> AsyncIterator[dict[str, Any]]:
+        """Events for one page: first what is going on now, then what happens."""
+        page: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(MAX_UNREAD_EVENTS)
+        yield {"event": "hello", "audio": speech.is_available(), "speed": self._clock.speed}
+        for line in self.lines.values():
+            if line.last_event:
+                yield line.last_event
+        self._pages.add(page)
+        try:
+            while (event := await page.get()) is not None:
+                yield event
+        finally:
+            self._pages.discard(page)
+
+    def close(self) -> None:
+        """End every page's event stream, so that the server can stop."""
+        for page in self._pages:
+            while page.full():
+                page.get_nowait()
+            page.put_nowait(None)
+
+
+class PhoneLine:
+    """A callee in a browser. A person is waited for in real time, whatever the simulator's speed."""
+
+    is_machine = False
+
+    def __init__(self, exchange: PhoneExchange, clock: SimulatorClock, call_uuid: str, to: str) -> None:
+        self.sounds: list[Sound] = []
+        self.last_event: dict[str, Any] = {}
+        self._exchange = exchange
+        self._clock = clock
+        self._call_uuid = call_uuid
+        self._to = to
+        self._picked_up: asyncio.Future[Reaction] = asyncio.get_running_loop().create_future()
+        self._hung_up = asyncio.Event()
+        self._keys: asyncio.Queue[str] = asyncio.Queue(32)
+
+    def answer(self) -> None:
+        self._pick_up(Reaction.ANSWER)
+
+    def decline(self) -> None:
+        self._pick_up(Reaction.REJECT)
+
+    def _pick_up(self, reaction: Reaction) -> None:
+        if not self._picked_up.done():
+            self._picked_up.set_result(reaction)
+
+    def hang_up(self) -> None:
+        self._hung_up.set()
+
+    def press(self, key: str) -> None:
+        if not self._keys.full():
+            self._keys.put_nowait(key)
+
+    async def ring(self, caller_id: str, timeout_seconds: float) -> Rung:
+        started = time.monotonic()
+        self._tell("ringing", **{"from": caller_id, "to": self._to})
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                reaction = await asyncio.shield(self._picked_up)
+        except TimeoutError:
+            return Rung(Reaction.IGNORE, timeout_seconds)
+        if reaction is Reaction.ANSWER:
+            self._tell("answered")
+        return Rung(reaction, time.monotonic() - started)
+
+    async def listen(self, sound: Sound) -> None:
+        self._tell_sound(sound)
+        started = time.monotonic()
+        if await _happens(self._hung_up.wait(), sound.seconds / self._clock.speed):
+            raise CalleeHungUp((time.monotonic() - started) * self._clock.speed)
+        while not self._keys.empty():
+            self._keys.get_nowait()  # pressed while no key was asked for: a real network drops it, too
+
+    async def wait_for_key(self, prompt: tuple[Sound, ...], timeout_seconds: float) -> KeyPress:
+        started = time.monotonic()
+        prompt_seconds = sum(sound.seconds for sound in prompt)
+        for sound in prompt:
+            self._tell_sound(sound)
+        waited_seconds = prompt_seconds + timeout_seconds
+        self._tell("waiting_for_key", seconds=waited_seconds)
+        key = asyncio.create_task(self._keys.get())
+        hung_up = asyncio.create_task(self._hung_up.wait())
+        try:
+            await asyncio.wait({key, hung_up}, timeout=waited_seconds, return_when=asyncio.FIRST_COMPLETED)
+            seconds = time.monotonic() - started
+            if self._hung_up.is_set():
+                raise CalleeHungUp(seconds)
+            return KeyPress(key.result() if key.done() else "", seconds)
+        finally:
+            key.cancel()
+            hung_up.cancel()
+
+    async def ended(self, reason: str) -> None:
+        self._tell("ended", reason=reason)
+        self._exchange.lines.pop(self._call_uuid, None)
+
+    def _tell_sound(self, sound: Sound) -> None:
+        if not sound.text:
+            self._tell("silence", seconds=sound.seconds, playing=sound.url or None)
+            return
+        self.sounds.append(sound)
+        number = len(self.sounds) - 1
+        audio = f"/simulator/phone/calls/{self._call_uuid}/speech/{number}" if speech.is_available() else None
+        self._tell("speaking", text=sound.text, language=sound.language, seconds=sound.seconds, audio_url=audio)
+
+    def _tell(self, event: str, **details: Any) -> None:
+        self.last_event = {"event": event, "call": self._call_uuid, **details}
+        self._exchange.tell(self.last_event)
+
+
+async def _happens(event: Any, timeout_seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await event
+    except TimeoutError:
+        return False
+    return True
+
+
+def routes(exchange: PhoneExchange) -> list[BaseRoute]:
+    """The page, its event stream, and what its buttons do."""
+
+    async def page(_: Request) -> Response:
+        return FileResponse(WEB / "phone.html", headers=PAGE_HEADERS)
+
+    async def callees(_: Request) -> Response:
+        known = [
+            {"phone": number, "description": callee.description} for number, callee in SCRIPTED_CALLEES.items()
+        ]
+        return JSONResponse(known)
+
+    async def events(_: Request) -> Response:
+        async def stream() -> AsyncIterator[str]:
+            async for event in exchange.watch():
+                yield f"data: {json.dumps(event)}\n\n"
+
+        return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    async def act(request: Request) -> Response:
+        line = exchange.lines.get(request.path_params["call_uuid"])
+        if line is None:
+            return _gone()
+        match request.path_params["action"]:
+            case "answer":
+                line.answer()
+            case "decline":
+                line.decline()
+            case "hang-up":
+                line.hang_up()
+            case _:
+                return _gone()
+        return Response(status_code=204)
+
+    async def press(request: Request) -> Response:
+        line = exchange.lines.get(request.path_params["call_uuid"])
+        key = request.path_params["key"]
+        if line is None or key not in KEYS:
+            return _gone()
+        line.press(key)
+        return Response(status_code=204)
+
+    async def say(request: Request) -> Response:
+        line = exchange.lines.get(request.path_params["call_uuid"])
+        number = request.path_params["number"]
+        if line is None or number >= len(line.sounds):
+            return _gone()
+        sound = line.sounds[number]
+        try:
+            audio = await speech.synthesize(sound.text, sound.language)
+        except (OSError, TimeoutError, ValueError):
+            return _gone()
+        return Response(audio, media_type="audio/wav", headers={"Cache-Control": "no-store"})
+
+    call = "/simulator/phone/calls/{call_uuid}"
+    return [
+        Route("/phone", page),
+        Route("/simulator/phone/callees", callees),
+        Route("/simulator/phone/events", events),
+        Route(call + "/keys/{key}", press, methods=["POST"]),
+        Route(call + "/speech/{number:int}", say),
+        Route(call + "/{action}", act, methods=["POST"]),
+        Mount("/web", StaticFiles(directory=WEB)),
+    ]
+
+
+def _gone() -> Response:
+    return JSONResponse({"detail": "this call is over"}, 404)

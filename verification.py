@@ -1,0 +1,296 @@
+"""One verification: its record and the rules by which it changes.
+
+A record never changes in place. Each rule takes one and returns the next, so what a caller was given stays true
+for the moment that it was given, and every store applies the same rules.
+"""
+
+import struct
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+from voice_provider import CallEvent, CallState, EndReason
+
+
+class Status(StrEnum):
+    PENDING = "pending"
+    CALLING = "calling"
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+    VERIFIED = "verified"
+    EXPIRED = "expired"
+    LOCKED = "locked"
+    CANCELLED = "cancelled"
+
+
+FINAL = frozenset({Status.VERIFIED, Status.EXPIRED, Status.LOCKED, Status.CANCELLED})
+
+# A timeline keeps the index of a name, so new names go to the end.
+_EVENT_NAMES = (
+    "created", "dialing", "ringing", "answered", "code_requested", "code_spoken", "wrong_key", "completed",
+    "wrong_code", "code_replaced", "verified", "expired", "locked", "cancelled",
+)  # fmt: skip
+_EVENT_NUMBERS = {name: number for number, name in enumerate(_EVENT_NAMES)}
+_TIMELINE_ENTRY = struct.Struct("<If")  # seconds after the creation need no double; 8 bytes an entry
+MAX_TIMELINE_ENTRIES = 40
+
+# How long the carrier may stay silent in each state beyond what the call was given, before we ask it.
+NEWS_GRACE_SECONDS = 15
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """One call of a verification. Times are seconds of the store's clock; durations are seconds.
+
+    `readings` is the highest reading of the code that the carrier fetched, `times_spoken` the highest one that was
+    played to its end. Both only grow, which absorbs repeated and late callbacks.
+    """
+
+    number: int
+    provider: str
+    from_number: str
+    language: str
+    max_replays: int
+    started_at: float
+    overdue_at: float
+    ring_timeout_seconds: int
+    time_limit_seconds: int
+    first_reading_seconds: float
+    state: CallState = CallState.DIALING
+    call_id: str = ""
+    end_reason: EndReason | None = None
+    hangup_cause: str = ""
+    ring_seconds: float | None = None
+    answered_at: float | None = None
+    talk_seconds: float | None = None
+    readings: int = 0
+    fetches: int = 0
+    times_spoken: int = 0
+    wrong_keys: int = 0
+    was_looked_up: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        return self.state is not CallState.COMPLETED
+
+    @property
+    def max_fetches(self) -> int:
+        """One for each reading, and two for a carrier that repeats a request which it got no answer to."""
+        return self.max_replays + 1 + 2
+
+
+class Verification(msgspec.Struct, frozen=True, gc=False):
+    """A code on its way to one phone. `sealed_code` is empty once the code can no longer be right."""
+
+    id: str
+    phone: str
+    sealed_code: bytes
+    created_at: float
+    created_wall: float
+    expires_at: float
+    max_attempts: int
+    attempts_left: int
+    reference: str | None = None
+    status: Status = Status.PENDING
+    call: Call | None = None
+    packed_timeline: bytes = b""
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    @property
+    def live_call(self) -> Call | None:
+        return self.call if self.call is not None and self.call.is_live else None
+
+    def timeline(self) -> Iterator["TimelineEntry"]:
+        for number, after in _TIMELINE_ENTRY.iter_unpack(self.packed_timeline):
+            yield TimelineEntry(self.created_wall + after, _EVENT_NAMES[number])
+
+
+class TimelineEntry(NamedTuple):
+    at: float
+    """Unix seconds."""
+    event: str
+
+
+class NewCall(msgspec.Struct, frozen=True):
+    """What a call is placed with."""
+
+    provider: str
+    from_number: str
+    language: str
+    max_replays: int
+    ring_timeout_seconds: int
+    time_limit_seconds: int
+    first_reading_seconds: float
+
+
+def note(record: Verification, event: str, now: float) -> Verification:
+    """Add an event to the timeline; a full timeline keeps its beginning."""
+    if len(record.packed_timeline) >= MAX_TIMELINE_ENTRIES * _TIMELINE_ENTRY.size:
+        return record
+    entry = _TIMELINE_ENTRY.pack(_EVENT_NUMBERS[event], now - record.created_at)
+    return _replace(record, packed_timeline=record.packed_timeline + entry)
+
+
+def start_call(record: Verification, new: NewCall, now: float) -> Verification:
+    """Begin the next call. A code that was heard once stays `delivered` while it is read again."""
+    number = record.call.number + 1 if record.call else 1
+    call = Call(
+        number=number,
+        started_at=now,
+        overdue_at=now + new.ring_timeout_seconds + NEWS_GRACE_SECONDS,
+        **msgspec.structs.asdict(new),
+    )
+    status = record.status if record.status is Status.DELIVERED else Status.CALLING
+    return note(_replace(record, call=call, status=status), "dialing", now)
+
+
+def finish(record: Verification, status: Status, now: float) -> Verification:
+    """Reach a final status, which erases the code. A status that is final already stays."""
+    if record.is_final:
+        return record
+    return note(_replace(record, status=status, sealed_code=b""), status.value, now)
+
+
+def take_attempt(record: Verification) -> Verification:
+    """Count one attempt. Done, and kept, before the code is compared."""
+    return _replace(record, attempts_left=record.attempts_left - 1)
+
+
+def fail_attempt(record: Verification, now: float) -> Verification:
+    """Note a wrong code; the last one locks the verification."""
+    record = note(record, "wrong_code", now)
+    return finish(record, Status.LOCKED, now) if record.attempts_left <= 0 else record
+
+
+def name_call(record: Verification, call_id: str) -> Verification:
+    """Keep the carrier's id of the call, whoever brings it first: the answer to our request or a callback."""
+    return record if _call_of(record).call_id else _with_call(record, call_id=call_id)
+
+
+def apply_event(record: Verification, event: CallEvent, now: float) -> Verification:
+    """Move the call on. States only go forward: late, doubled and out-of-order events change nothing."""
+    call = _call_of(record)
+    if event.state is None or not call.is_live or _rank(event.state) <= _rank(call.state):
+        return record
+    match event.state:
+        case CallState.RINGING:
+            overdue_at = now + call.ring_timeout_seconds + NEWS_GRACE_SECONDS
+            record = _with_call(record, state=event.state, overdue_at=overdue_at)
+        case CallState.ANSWERED:
+            overdue_at = now + call.time_limit_seconds + NEWS_GRACE_SECONDS
+            ring_seconds = now - call.started_at
+            record = _with_call(
+                record, state=event.state, overdue_at=overdue_at, answered_at=now, ring_seconds=ring_seconds
+            )
+        case CallState.COMPLETED:
+            return _end_call(record, event, now)
+    return note(record, event.state.value, now)
+
+
+def _end_call(record: Verification, event: CallEvent, now: float) -> Verification:
+    call = _call_of(record)
+    talk_seconds = _talk_seconds(call, event, now)
+    was_answered = call.answered_at is not None or bool(talk_seconds)
+    spoken = call.times_spoken
+    if not spoken and call.readings and (talk_seconds or 0) >= call.first_reading_seconds:
+        spoken = 1  # hung up during the second reading: the first one was long over
+    call = msgspec.structs.replace(
+        call,
+        state=CallState.COMPLETED,
+        times_spoken=spoken,
+        talk_seconds=talk_seconds,
+        ring_seconds=call.ring_seconds if call.answered_at is not None else now - call.started_at,
+        hangup_cause=event.hangup_cause,
+        end_reason=_end_reason(record, event, was_answered=was_answered, was_spoken=bool(spoken)),
+    )
+    ended = note(_replace(record, call=call), "completed", now)
+    if ended.is_final or ended.status is Status.DELIVERED:
+        return ended
+    return _replace(ended, status=Status.DELIVERED if spoken else Status.UNDELIVERED)
+
+
+def _talk_seconds(call: Call, event: CallEvent, now: float) -> float | None:
+    if event.talk_seconds is not None:
+        return event.talk_seconds
+    return now - call.answered_at if call.answered_at is not None else None
+
+
+def _end_reason(record: Verification, event: CallEvent, *, was_answered: bool, was_spoken: bool) -> EndReason:
+    if was_spoken:
+        return EndReason.ANSWERED_AND_SPOKEN
+    if record.status is Status.CANCELLED:
+        return EndReason.CANCELLED
+    if event.end_reason is not None:
+        return event.end_reason
+    return EndReason.HUNG_UP_EARLY if was_answered else EndReason.UNKNOWN
+
+
+def fail_call(record: Verification, end_reason: EndReason, cause: str, now: float) -> Verification:
+    """End a call that was never placed, or that nothing more will be heard of."""
+    ended = CallEvent(_call_of(record).call_id, CallState.COMPLETED, end_reason, hangup_cause=cause)
+    return apply_event(record, ended, now)
+
+
+def may_speak(record: Verification, reading: int) -> bool:
+    """Whether the code may be read in this call now: live, unverified, and a bounded number of times."""
+    call = record.live_call
+    return (
+        call is not None
+        and not record.is_final
+        and 1 <= reading <= min(call.readings, call.max_replays) + 1
+        and call.fetches < call.max_fetches
+    )
+
+
+def begin_reading(record: Verification, reading: int, now: float) -> Verification:
+    """Count a fetch of the code."""
+    call = _call_of(record)
+    if reading > call.readings:
+        record = note(record, "code_requested", now)
+    return _with_call(record, readings=max(call.readings, reading), fetches=call.fetches + 1)
+
+
+def end_reading(record: Verification, reading: int, now: float) -> Verification:
+    """A reading was played to its end; the first one makes the verification `delivered`."""
+    call = record.live_call
+    if call is None or not call.times_spoken < reading <= call.readings:
+        return record
+    record = note(_with_call(record, times_spoken=reading), "code_spoken", now)
+    return record if record.is_final else _replace(record, status=Status.DELIVERED)
+
+
+def count_wrong_key(record: Verification, now: float) -> Verification:
+    call = record.live_call
+    if call is None:
+        return record
+    return note(_with_call(record, wrong_keys=call.wrong_keys + 1), "wrong_key", now)
+
+
+def mark_looked_up(record: Verification, now: float) -> Verification:
+    """Give the carrier's answer to a look-up time to arrive before the call is given up."""
+    return _with_call(record, was_looked_up=True, overdue_at=now + NEWS_GRACE_SECONDS)
+
+
+def _with_call(record: Verification, **changes: object) -> Verification:
+    return _replace(record, call=msgspec.structs.replace(_call_of(record), **changes))
+
+
+def _call_of(record: Verification) -> Call:
+    if record.call is None:
+        raise LookupError("no call was started for this verification")
+    return record.call
+
+
+def _replace(record: Verification, **changes: object) -> Verification:
+    return msgspec.structs.replace(record, **changes)
+
+
+_RANKS = {state: rank for rank, state in enumerate(CallState)}
+
+
+def _rank(state: CallState) -> int:
+    return _RANKS[state]

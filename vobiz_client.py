@@ -1,0 +1,375 @@
+"""All of Vobiz: placing, ending and looking up calls, its callbacks, its signatures and its XML.
+
+Source of the protocol facts: https://docs.vobiz.ai (call/make-call, call/hangup-call, cdr/get-cdr, errors,
+concepts/hangup-causes, concepts/validating-callbacks, xml/*), as documented in 2026; docs/vobiz.md says what is
+documented, what was seen in public captures and where the documentation contradicts itself.
+"""
+
+import asyncio
+import base64
+import hmac
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import httpx
+
+import xml_builder
+from call_script import CallScript
+from voice_provider import (
+    CallEvent,
+    CallOrder,
+    CallOutcomeUnknown,
+    CallRejected,
+    CallState,
+    CallUrls,
+    EndReason,
+    ProviderThrottled,
+    ProviderUnavailable,
+    RawWebhook,
+    WebhookRejected,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 256 * 1024
+MAX_FORM_FIELDS = 100
+
+DIALECT = xml_builder.Dialect(
+    pause="Wait",
+    menu="Gather",
+    menu_timeout_attribute="executionTimeout",
+    menu_shortest_seconds=5,  # documented range: 5-60
+    menu_attributes=(("inputType", "dtmf"), ("numDigits", "1"), ("finishOnKey", "none"), ("log", "false")),
+    speak_attributes=(("voice", "WOMAN"),),
+)
+
+# Documented: the table of xml/speak. The first variety of a language is the one for its other regions.
+LANGUAGES = (
+    "en-US", "en-GB", "en-AU", "es-ES", "es-US", "fr-FR", "fr-CA", "pt-BR", "pt-PT", "de-DE", "it-IT", "nl-NL",
+    "pl-PL", "ru-RU", "sv-SE", "da-DK",
+)  # fmt: skip
+
+# Documented: `Event` on callbacks; `StartApp` is the request for the answer document.
+_STATES = {"Ring": CallState.RINGING, "StartApp": CallState.ANSWERED, "Hangup": CallState.COMPLETED}
+
+# Documented: concepts/hangup-causes. None is an ordinary end: what was spoken then decides.
+_END_REASONS: dict[str, EndReason | None] = {
+    "1000": EndReason.CANCELLED,
+    "1010": EndReason.FAILED,
+    "1020": EndReason.FAILED,
+    **dict.fromkeys(("2000", "2010", "2020", "2030", "2040", "2050", "2060", "2070"), EndReason.FAILED),
+    "3000": EndReason.NO_ANSWER,
+    "3010": EndReason.BUSY,
+    "3020": EndReason.REJECTED,
+    **dict.fromkeys(("3030", "3040", "3050", "3070", "3080", "3090"), EndReason.FAILED),
+    "3100": EndReason.BUSY,
+    "3110": EndReason.REJECTED,
+    **dict.fromkeys(("3120", "3140"), EndReason.FAILED),
+    "3130": EndReason.REJECTED,
+    "4000": None,
+    "4010": None,
+    "4020": None,
+    "4030": None,
+    **dict.fromkeys(("5000", "5010", "5020", "5030"), EndReason.FAILED),
+    "6000": None,
+    "6010": EndReason.NO_ANSWER,
+    "6020": EndReason.FAILED,
+    **dict.fromkeys(("7011", "7012", "7013", "7014"), EndReason.FAILED),
+    **dict.fromkeys(("7022", "7023", "7024", "7032", "7033", "7034"), EndReason.FAILED),
+    **dict.fromkeys(("8011", "8012", "8013", "8014"), EndReason.FAILED),
+    "9000": EndReason.FAILED,
+    "9100": EndReason.VOICEMAIL,
+    "9110": EndReason.NO_KEYPRESS,
+}
+
+# Documented: the words of `CallStatus`; used where a hangup callback brings no cause code.
+_END_REASONS_BY_STATUS: dict[str, EndReason | None] = {
+    "completed": None,
+    "busy": EndReason.BUSY,
+    "failed": EndReason.FAILED,
+    "timeout": EndReason.NO_ANSWER,
+    "no-answer": EndReason.NO_ANSWER,
+}
+
+_NONCE = re.compile(r"[0-9]{20}")  # documented: 20 random digits
+_CALL_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+class SignaturePolicy(StrEnum):
+    """What to do with a callback that carries no signature. A wrong one is always refused."""
+
+    WHEN_PRESENT = "when_present"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class VobizConfig:
+    auth_id: str
+    auth_token: str
+    from_number: str
+    api_url: str
+    signature_policy: SignaturePolicy = SignaturePolicy.WHEN_PRESENT
+    # Over connecting, sending and reading together, so that a carrier that drips bytes cannot hold a request.
+    request_deadline_seconds: float = 10
+
+    def __repr__(self) -> str:
+        return f"VobizConfig(auth_id={self.auth_id!r}, api_url={self.api_url!r})"
+
+
+class VobizClient:
+    """Vobiz as a VoiceProvider."""
+
+    languages: tuple[str, ...] = LANGUAGES
+
+    def __init__(self, config: VobizConfig, http: httpx.AsyncClient, name: str = "vobiz") -> None:
+        self.name = name
+        self.from_number = config.from_number
+        self._config = config
+        self._http = http
+        # Documented: capital A and C and the slash at the end; a lower-case path answers 401.
+        self._account_url = f"{config.api_url.rstrip('/')}/Account/{quote(config.auth_id, safe='')}"
+        self._credentials = {"X-Auth-ID": config.auth_id, "X-Auth-Token": config.auth_token}
+        self._mac = hmac.new(config.auth_token.encode(), digestmod=sha256)
+
+    async def place_call(self, order: CallOrder) -> str:
+        """Start a call; its `request_uuid`, which is the `CallUUID` of every later callback (documented).
+
+        No idempotency key is documented, so a request is sent once only.
+        Raises: CallRejected, ProviderThrottled, ProviderUnavailable, CallOutcomeUnknown.
+        """
+        answer = await self._request("POST", "/Call/", self._call_parameters(order))
+        call_id = answer.body.get("request_uuid")
+        if not isinstance(call_id, str) or not _CALL_ID.fullmatch(call_id):
+            raise CallOutcomeUnknown("Vobiz accepted the call but named no request_uuid")
+        return call_id
+
+    def _call_parameters(self, order: CallOrder) -> dict[str, Any]:
+        urls = order.urls
+        return {
+            "from": order.from_number,
+            "to": order.to,
+            "answer_url": urls.answer,
+            "answer_method": "POST",  # optional on the page, required in the OpenAPI document
+            "fallback_url": urls.fallback,
+            "fallback_method": "POST",
+            "ring_url": urls.ring,
+            "ring_method": "POST",
+            "hangup_url": urls.hangup,
+            "hangup_method": "POST",
+            # Two documented limits with the same effect, each missing from some page: send both.
+            "ring_timeout": order.ring_timeout_seconds,
+            "hangup_on_ring": order.ring_timeout_seconds,
+            "time_limit": order.time_limit_seconds,
+            **({"machine_detection": "hangup"} if order.hang_up_on_machine else {}),
+        }
+
+    async def hang_up(self, call_id: str) -> bool:
+        """End a call. Documented: 204. The answer for a finished call is not documented; 404 is taken for that."""
+        return (await self._request("DELETE", f"/Call/{quote(call_id, safe='')}/")).status != 404
+
+    async def look_up(self, call_id: str) -> CallEvent | None:
+        """Where a call is: among the live ones, the queued ones, or in the records of ended calls (CDR)."""
+        path = quote(call_id, safe="")
+        live = await self._request("GET", f"/Call/{path}/?status=live")
+        if live.status == 200 and live.body.get("call_status") == "in-progress":
+            return CallEvent(call_id, CallState.ANSWERED)
+        queued = await self._request("GET", f"/Call/{path}/?status=queued")
+        if queued.status == 200 and queued.body.get("call_status") == "queued":
+            return CallEvent(call_id, CallState.DIALING)
+        record = await self._request("GET", f"/cdr/{path}")
+        details = record.body.get("data")
+        if record.status != 200 or not isinstance(details, dict):
+            return None
+        return _ended_event(call_id, _texts_of(details), code_field="hangup_cause_code", talk_field="billsec")
+
+    def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> None:
+        """Check the V3 signature: base64(HMAC-SHA256(auth token, URL without query + "." + nonce)).
+
+        Documented on concepts/validating-callbacks. Vobiz signs only where the account has credentials
+        configured for the URL, hence the policy. V1, V2 and the parent account's signatures are never looked
+        at: V2 of one nonce is V3 of another.
+        Raises: WebhookRejected.
+        """
+        signature = webhook.headers.get("x-vobiz-signature-v3")
+        nonce = webhook.headers.get("x-vobiz-signature-v3-nonce")
+        if signature is None and nonce is None:
+            if must_be_signed or self._config.signature_policy is SignaturePolicy.REQUIRED:
+                raise WebhookRejected("Vobiz callback is not signed: configure credentials for its URL at Vobiz")
+            return
+        if not signature or not nonce or not _NONCE.fullmatch(nonce):
+            raise WebhookRejected("Vobiz callback has half a V3 signature, or a nonce that is not 20 digits")
+        expected = sign(self._mac, webhook.url, nonce)
+        if not hmac.compare_digest(expected.encode(), signature.encode()):
+            raise WebhookRejected(
+                "Vobiz callback has a wrong signature: check VOBIZ_AUTH_TOKEN and PUBLIC_URL "
+                "(signed for another host?)"
+            )
+
+    def parse_event(self, webhook: RawWebhook) -> CallEvent:
+        """Translate a callback: form fields, all strings; durations are whole seconds.
+
+        Only `CallUUID` is required, unknown fields are ignored, as documentation and captures disagree on them.
+        Raises: WebhookRejected for a body that is no form, or names a field twice.
+        """
+        fields = _form_of(webhook.body)
+        call_id = fields.get("CallUUID", "")
+        if not _CALL_ID.fullmatch(call_id):
+            raise WebhookRejected("Vobiz callback has no CallUUID", status=400)
+        match _STATES.get(fields.get("Event", "")):
+            case CallState.COMPLETED:
+                return _ended_event(call_id, fields, code_field="HangupCauseCode", talk_field="Duration")
+            case state:
+                return CallEvent(call_id, state, digits=fields.get("Digits", "")[:32])
+
+    def render(self, script: CallScript, urls: CallUrls) -> bytes:
+        return xml_builder.render(script, DIALECT, urls)
+
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> "_Answer":
+        """Ask Vobiz once. Raises: ProviderError; a 404 comes back as an answer unless a call was to be placed."""
+        try:
+            async with (
+                asyncio.timeout(self._config.request_deadline_seconds),
+                self._http.stream(
+                    method, self._account_url + path, json=body, headers=self._credentials
+                ) as response,
+            ):
+                content = await _read_bounded(response)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol):
+            raise ProviderUnavailable("Vobiz could not be reached; nothing was dialled") from None
+        except (httpx.HTTPError, TimeoutError):
+            raise CallOutcomeUnknown(
+                "Vobiz did not answer in time; the request may have been carried out"
+            ) from None
+        answer = _Answer(response.status_code, _json_object(content))
+        if response.is_success or (response.status_code == 404 and method != "POST"):
+            return answer
+        raise _error_of(answer, response.headers.get("retry-after"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: Mapping[str, Any]
+
+
+def sign(keyed_mac: hmac.HMAC, url_without_query: str, nonce: str) -> str:
+    """The V3 signature of a callback URL, under a MAC that was keyed with the auth token."""
+    mac = keyed_mac.copy()
+    mac.update(f"{url_without_query}.{nonce}".encode())
+    return base64.b64encode(mac.digest()).decode()
+
+
+def _form_of(body: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            errors="strict",
+            max_num_fields=MAX_FORM_FIELDS,
+        )
+    except ValueError:  # also UnicodeDecodeError
+        raise WebhookRejected("Vobiz callback is not a form", status=400) from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise WebhookRejected("Vobiz callback names a field twice", status=400)
+    return fields
+
+
+def _ended_event(call_id: str, fields: Mapping[str, str], *, code_field: str, talk_field: str) -> CallEvent:
+    code = fields.get(code_field, "")
+    status = fields.get("CallStatus", "")
+    if code in _END_REASONS:
+        end_reason = _END_REASONS[code]
+    elif not code and status in _END_REASONS_BY_STATUS:
+        end_reason = _END_REASONS_BY_STATUS[status]
+    else:
+        logger.warning("Vobiz reported an unknown hangup cause code: %.16r", code)
+        end_reason = EndReason.UNKNOWN
+    talk = fields.get(talk_field, "")
+    return CallEvent(
+        call_id,
+        CallState.COMPLETED,
+        end_reason,
+        hangup_cause=_hangup_cause(fields, code),
+        talk_seconds=int(talk) if re.fullmatch("[0-9]{1,6}", talk) else None,
+    )
+
+
+def _hangup_cause(fields: Mapping[str, str], code: str) -> str:
+    """The carrier's own words, such as `USER_BUSY 3010`, kept short and printable."""
+    name = fields.get("HangupCause") or fields.get("hangup_cause") or fields.get("HangupCauseName") or ""
+    return re.sub(r"[^A-Za-z0-9_ ()-]", "", f"{name} {code}".strip())[:64]
+
+
+def _texts_of(details: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in details.items() if isinstance(value, (str, int, float))}
+
+
+async def _read_bounded(response: httpx.Response) -> bytes:
+    """The body; nothing at all of one that is too long to be an answer."""
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            return b""
+    return bytes(content)
+
+
+def _json_object(content: bytes) -> Mapping[str, Any]:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+# Documented on call/make-call and errors: what each status means, and what the operator can do about it.
+_REFUSALS = {
+    400: "Vobiz found the request malformed",
+    401: "Vobiz refused the credentials: check VOBIZ_AUTH_ID, VOBIZ_AUTH_TOKEN and VOBIZ_API_URL",
+    402: "the Vobiz account has too little balance: top it up in the console",
+    403: "the Vobiz account is not active, or not allowed to do this",
+    404: "Vobiz does not know this account or path: check VOBIZ_AUTH_ID and VOBIZ_API_URL",
+    422: "Vobiz refused a value of the request: check FROM_NUMBER (a number rented from Vobiz)",
+}
+
+
+def _error_of(answer: _Answer, retry_after: str | None) -> Exception:
+    """The error for an answer that is no success. The carrier's own text is read for its code only."""
+    code = _error_code(answer.body)
+    suffix = f" ({answer.status}{' ' + code if code else ''})"
+    if answer.status == 429:
+        return ProviderThrottled("Vobiz allows no more calls now" + suffix, _retry_after(answer.body, retry_after))
+    if answer.status in _REFUSALS:
+        return CallRejected(_REFUSALS[answer.status] + suffix)
+    if 400 <= answer.status < 500:
+        return CallRejected("Vobiz refused the request" + suffix)
+    # A server error may come after the call was put on its way, unless it names no call; the body decides.
+    if answer.body.get("request_uuid"):
+        return CallOutcomeUnknown("Vobiz failed after it had accepted the call" + suffix)
+    return ProviderUnavailable("Vobiz is in trouble" + suffix)
+
+
+def _error_code(body: Mapping[str, Any]) -> str:
+    """The machine-readable code, from any of the three envelopes: only the first one has any."""
+    error = body.get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) and re.fullmatch("[A-Z_]{1,40}", code) else ""
+
+
+def _retry_after(body: Mapping[str, Any], header: str | None) -> int:
+    error = body.get("error")
+    details = error.get("details") if isinstance(error, dict) else None
+    documented = details.get("retryAfter") if isinstance(details, dict) else None
+    for value in (header, documented):
+        if re.fullmatch("[0-9]{1,4}", str(value)):
+            return max(1, int(str(value)))
+    return 1

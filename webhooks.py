@@ -1,0 +1,212 @@
+"""Routes that carriers call: /answer, /otp-choice, /hangup, /ring, each with the call token in its path.
+
+The same routes without a token serve as the static URLs of a carrier's console. They believe a callback only when
+it is signed and names a live call of ours.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.routing import BaseRoute
+
+import problems
+from call_script import SILENT_HANGUP, CallScript
+from lean_route import LeanRoute, Reply, read_body
+from otp_service import CallInProgress, OtpService
+from otp_store import StoreUnavailable
+from problems import Problem
+from sealing import CallRef
+from voice_provider import CallEvent, CallState, RawWebhook, VoiceProvider, WebhookRejected
+
+logger = logging.getLogger(__name__)
+
+XML = "application/xml"
+_READING = re.compile("[1-9]")
+_NOTHING_TO_DO = (CallState.RINGING, CallState.COMPLETED)
+
+Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[CallScript]]
+
+
+def routes(service: OtpService) -> list[BaseRoute]:
+    """The carriers' routes. An authentic call always gets well-formed XML with 200, also in trouble."""
+
+    async def answer(request: Request, call_token: str) -> Reply:
+        """What to say to the callee who answered, or who asked to hear the code again."""
+        return await _speak(service, request, call_token, service.answer)
+
+    async def otp_choice(request: Request, call_token: str) -> Reply:
+        """What comes after the code was read, with the key that was pressed, if any."""
+        return await _speak(service, request, call_token, service.choice)
+
+    async def hangup(request: Request, call_token: str) -> Reply:
+        """The call ended."""
+        return await _notice(service, request, call_token)
+
+    async def ring(request: Request, call_token: str) -> Reply:
+        """The phone rings."""
+        return await _notice(service, request, call_token)
+
+    async def console_answer(request: Request) -> Reply:
+        """The static answer URL of a carrier's console; signed callbacks of live calls only."""
+        return await _speak(service, request, None, service.answer)
+
+    async def console_otp_choice(request: Request) -> Reply:
+        """As /otp-choice/{call_token}; signed callbacks of live calls only."""
+        return await _speak(service, request, None, service.choice)
+
+    async def console_hangup(request: Request) -> Reply:
+        """The static hangup URL of a carrier's console; signed callbacks of live calls only."""
+        return await _notice(service, request, None)
+
+    async def console_ring(request: Request) -> Reply:
+        """As /ring/{call_token}; signed callbacks of live calls only."""
+        return await _notice(service, request, None)
+
+    return [
+        _route("/answer/{call_token}", answer, speaks=True),
+        _route("/otp-choice/{call_token}", otp_choice, speaks=True),
+        _route("/hangup/{call_token}", hangup, speaks=False),
+        _route("/ring/{call_token}", ring, speaks=False),
+        _route("/answer", console_answer, speaks=True),
+        _route("/otp-choice", console_otp_choice, speaks=True),
+        _route("/hangup", console_hangup, speaks=False),
+        _route("/ring", console_ring, speaks=False),
+    ]
+
+
+async def _speak(service: OtpService, request: Request, call_token: str | None, speaker: Speaker) -> Reply:
+    """Answer a callback that waits for XML."""
+    provider, current = service.default_provider, None
+    try:
+        current, event = await _authenticate(service, request, call_token)
+        provider = current.provider
+        if event.state in _NOTHING_TO_DO:  # some pages say that these come to the answer URL, too
+            await service.on_call_event(current, event)
+            return _empty()
+        reading = _reading_of(request)
+        script = await speaker(current, event, reading)
+        next_reading = (reading or current.call.readings) + (speaker == service.choice)
+        return Reply(200, provider.render(script, service.call_urls(current.ref, max(1, next_reading))), XML)
+    except WebhookRejected as error:
+        _log_refusal(error)
+        return _hang_up(service, provider, error.status)
+    except Problem as error:  # an oversized body
+        return _hang_up(service, provider, error.status)
+    except StoreUnavailable:
+        return _hang_up(service, provider, 200 if current else 503)
+    except Exception as error:
+        problems.log_unexpected(error)
+        return _hang_up(service, provider, 200 if current else 500)
+
+
+async def _notice(service: OtpService, request: Request, call_token: str | None) -> Reply:
+    """Answer a callback that only reports."""
+    try:
+        current, event = await _authenticate(service, request, call_token)
+        await service.on_call_event(current, event)
+    except WebhookRejected as error:
+        _log_refusal(error)
+        return _empty(error.status)
+    return _empty()
+
+
+async def _authenticate(
+    service: OtpService, request: Request, call_token: str | None
+) -> tuple[CallInProgress, CallEvent]:
+    """The call that a callback is about, once its token or signature proved that it is.
+
+    Raises: WebhookRejected.
+    """
+    if call_token is None:
+        webhook = await _raw(service, request)
+        return await _authenticate_by_signature(service, service.default_provider, webhook)
+    ref = service.read_token(call_token)
+    current = await service.find_call(ref) if isinstance(ref, CallRef) else None
+    if current is None:
+        raise WebhookRejected("callback has an unknown call token, or one whose call is long over", status=404)
+    webhook = await _raw(service, request)
+    current.provider.check_webhook(webhook)
+    return current, current.provider.parse_event(webhook)
+
+
+async def _authenticate_by_signature(
+    service: OtpService, provider: VoiceProvider, webhook: RawWebhook
+) -> tuple[CallInProgress, CallEvent]:
+    provider.check_webhook(webhook, must_be_signed=True)
+    event = provider.parse_event(webhook)
+    current = await service.find_call_by_id(event.call_id)
+    if current is None:
+        raise WebhookRejected("callback names no live call of ours", status=404)
+    return current, event
+
+
+async def _raw(service: OtpService, request: Request) -> RawWebhook:
+    path = request.scope.get("raw_path", request.url.path.encode()).decode("ascii")
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
+    return RawWebhook(service.public_url_of(path), headers, await read_body(request.receive))
+
+
+def _reading_of(request: Request) -> int | None:
+    number = request.query_params.get("n", "")
+    return int(number) if _READING.fullmatch(number) else None
+
+
+def _hang_up(service: OtpService, provider: VoiceProvider, status: int) -> Reply:
+    no_call = service.call_urls(CallRef("vrf_" + "0" * 32, 0), reading=1)
+    return Reply(status, provider.render(SILENT_HANGUP, no_call), XML)
+
+
+def _empty(status: int = 200) -> Reply:
+    return Reply(status, b"", "text/plain")
+
+
+def _log_refusal(error: WebhookRejected) -> None:
+    logger.warning("webhook refused: %s", error)
+
+
+def _route(path: str, endpoint: Any, *, speaks: bool) -> LeanRoute:
+    form = {
+        "requestBody": {
+            "description": "the carrier's fields; others are ignored",
+            "content": {"application/x-www-form-urlencoded": {"schema": _FORM, "example": _FORM_EXAMPLE}},
+        }
+    }
+    refusals = {
+        status: {"description": text, **({"content": {XML: {"example": _HANGUP_EXAMPLE}}} if speaks else {})}
+        for status, text in _REFUSALS.items()
+    }
+    success: dict[str, Any] = {"description": "what to do next" if speaks else "noted"}
+    if speaks:
+        success["content"] = {XML: {"example": _XML_EXAMPLE}}
+    return LeanRoute(
+        path,
+        endpoint,
+        methods=["POST"],
+        tags=["carrier"],
+        openapi_extra=form,
+        responses={**refusals, 200: success},
+    )
+
+
+_FORM = {
+    "type": "object",
+    "required": ["CallUUID"],
+    "properties": {
+        "CallUUID": {"type": "string"},
+        "Event": {"type": "string", "enum": ["Ring", "StartApp", "Redirect", "Hangup"]},
+        "Digits": {"type": "string"},
+        "HangupCauseCode": {"type": "string"},
+        "Duration": {"type": "string"},
+    },
+}
+_FORM_EXAMPLE = {"CallUUID": "5a9fd4a0-3d4c-11ef-bef9-0242ac110005", "Event": "StartApp"}
+_XML_EXAMPLE = '<Response><Speak voice="WOMAN" language="en-US">Goodbye.</Speak><Hangup/></Response>'
+_HANGUP_EXAMPLE = "<Response><Hangup/></Response>"
+_REFUSALS = {
+    400: "not a form, or a field named twice",
+    403: "wrong or missing signature, or another call's id",
+    404: "unknown call token, or the call is over",
+}
