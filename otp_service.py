@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from call_script import REPLAY, SILENT_HANGUP, CallScript, ScriptWriter
 from clock import Clock
@@ -89,6 +90,13 @@ class CallInProgress:
         return CallRef(self.record.id, self.call.number)
 
 
+class Said(NamedTuple):
+    """What the callee hears next, and where the carrier goes from there."""
+
+    script: CallScript
+    urls: CallUrls
+
+
 class OtpService:
     def __init__(
         self,
@@ -142,7 +150,7 @@ class OtpService:
         order = CallOrder(
             to=record.phone,
             from_number=call.from_number,
-            urls=self.call_urls(CallRef(record.id, call.number), reading=1),
+            urls=self.call_urls(CallRef(record.id, call.number), reading=0),
             ring_timeout_seconds=self._policy.ring_timeout_seconds,
             time_limit_seconds=self._policy.time_limit_seconds,
             hang_up_on_machine=self._policy.hang_up_on_machine,
@@ -240,7 +248,7 @@ class OtpService:
         if record is not None and record.call is not None and record.call.state is not current.call.state:
             _log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
 
-    async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> CallScript:
+    async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said:
         """What the callee hears after answering, or after asking to hear the code again.
 
         `reading` is the number that we put into the URL; without one it follows from what was heard so far.
@@ -251,15 +259,17 @@ class OtpService:
         reading = reading or current.call.times_spoken + 1
         code = await self._store.read_code(*current.ref, reading)
         if code is None:
-            return SILENT_HANGUP if current.record.is_final else self._writer.apology(current.call.language)
-        return self._writer.read_code(
-            code,
-            current.call.language,
-            with_greeting=reading == 1,
-            with_menu=reading <= current.call.max_replays,
-        )
+            script = SILENT_HANGUP if current.record.is_final else self._writer.apology(current.call.language)
+        else:
+            script = self._writer.read_code(
+                code,
+                current.call.language,
+                with_greeting=reading == 1,
+                with_menu=reading <= current.call.max_replays,
+            )
+        return Said(script, self.call_urls(current.ref, reading))
 
-    async def choice(self, current: CallInProgress, event: CallEvent, reading: int | None) -> CallScript:
+    async def choice(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said:
         """What comes after the code was read: again, the offer once more after a wrong key, or goodbye.
 
         Raises: WebhookRejected, StoreUnavailable.
@@ -268,23 +278,30 @@ class OtpService:
         reading = reading or current.call.readings
         is_wrong_key = event.digits not in ("", REPLAY_KEY)
         record = await self._store.record_reading_end(*current.ref, reading, wrong_key=is_wrong_key)
+        script = self._after_reading(record, event.digits, reading)
+        return Said(script, self.call_urls(current.ref, reading))
+
+    def _after_reading(self, record: Verification | None, digits: str, reading: int) -> CallScript:
         call = record.live_call if record is not None else None
         if record is None or call is None:
             return SILENT_HANGUP
-        may_replay = not record.is_final and reading <= call.max_replays
-        if may_replay and event.digits == REPLAY_KEY:
+        if record.is_final or reading > call.max_replays or not digits:
+            return self._writer.goodbye(call.language)
+        if digits == REPLAY_KEY:
             return REPLAY
-        if may_replay and is_wrong_key and call.wrong_keys <= MAX_WRONG_KEYS:
-            return self._writer.menu(call.language)
-        return self._writer.goodbye(call.language)
+        is_patient = call.wrong_keys <= MAX_WRONG_KEYS
+        return self._writer.menu(call.language) if is_patient else self._writer.goodbye(call.language)
 
     def call_urls(self, ref: CallRef, reading: int) -> CallUrls:
-        """Where a carrier reaches us for one call. `n` numbers the readings of the code within the call."""
+        """Where a carrier reaches us for one call, in which `reading` was the last reading of the code.
+
+        `n` numbers the readings, so that a callback which comes twice, or late, is known for what it is.
+        """
         token = self._sealer.sign_token(ref)
         base = self._policy.public_url
         return CallUrls(
-            answer=f"{base}/answer/{token}?n={reading}",
-            fallback=f"{self._policy.fallback_public_url}/answer/{token}?n={reading}",
+            answer=f"{base}/answer/{token}?n={reading + 1}",
+            fallback=f"{self._policy.fallback_public_url}/answer/{token}?n={reading + 1}",
             choice=f"{base}/otp-choice/{token}?n={reading}",
             hangup=f"{base}/hangup/{token}",
             ring=f"{base}/ring/{token}",

@@ -45,11 +45,13 @@ SIMULATOR_API_PATH = "/simulator/api/v1"
 DRAIN_SECONDS = 20
 
 
-def create_app(settings: Settings | None = None, clock: Clock | None = None) -> FastAPI:
-    """The app with all its parts. Raises: BadSettings."""
+def create_app(
+    settings: Settings | None = None, clock: Clock | None = None, http: httpx.AsyncClient | None = None
+) -> FastAPI:
+    """The app with all its parts. It closes `http`, through which carriers are asked. Raises: BadSettings."""
     settings = settings or load_settings()
     clock = clock or Clock()
-    http = open_http_client()
+    http = http or open_http_client()
     account = vobiz_api.new_account(
         settings.caller_id, settings.simulator_calls_per_second, settings.simulator_concurrent_calls
     )
@@ -192,11 +194,16 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def stop(self) -> None:
+        """Begin to stop: not ready any more, event streams ended (they would hold the stop up), then drain."""
         self._app.state.readiness.is_ready = False
         if self._app.state.carrier is not None:
-            self._app.state.carrier.phones.close()  # event streams would hold the stop up
+            self._app.state.carrier.phones.close()
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
+        self.stop()
 
 
 def main() -> int:

@@ -13,13 +13,12 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute
 
 import problems
-from call_script import SILENT_HANGUP, CallScript
+from call_script import SILENT_HANGUP
 from lean_route import LeanRoute, Reply, read_body
-from otp_service import CallInProgress, OtpService
+from otp_service import CallInProgress, OtpService, Said
 from otp_store import StoreUnavailable
 from problems import Problem
-from sealing import CallRef
-from voice_provider import CallEvent, CallState, RawWebhook, VoiceProvider, WebhookRejected
+from voice_provider import CallEvent, CallState, CallUrls, RawWebhook, VoiceProvider, WebhookRejected
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,9 @@ XML = "application/xml"
 _READING = re.compile("[1-9]")
 _NOTHING_TO_DO = (CallState.RINGING, CallState.COMPLETED)
 
-Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[CallScript]]
+_NO_URLS = CallUrls("", "", "", "", "")  # a script that only hangs up leads nowhere
+
+Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[Said]]
 
 
 def routes(service: OtpService) -> list[BaseRoute]:
@@ -86,20 +87,18 @@ async def _speak(service: OtpService, request: Request, call_token: str | None, 
         if event.state in _NOTHING_TO_DO:  # some pages say that these come to the answer URL, too
             await service.on_call_event(current, event)
             return _empty()
-        reading = _reading_of(request)
-        script = await speaker(current, event, reading)
-        next_reading = (reading or current.call.readings) + (speaker == service.choice)
-        return Reply(200, provider.render(script, service.call_urls(current.ref, max(1, next_reading))), XML)
+        said = await speaker(current, event, _reading_of(request))
+        return Reply(200, provider.render(*said), XML)
     except WebhookRejected as error:
         _log_refusal(error)
-        return _hang_up(service, provider, error.status)
+        return _hang_up(provider, error.status)
     except Problem as error:  # an oversized body
-        return _hang_up(service, provider, error.status)
+        return _hang_up(provider, error.status)
     except StoreUnavailable:
-        return _hang_up(service, provider, 200 if current else 503)
+        return _hang_up(provider, 200 if current else 503)
     except Exception as error:
         problems.log_unexpected(error)
-        return _hang_up(service, provider, 200 if current else 500)
+        return _hang_up(provider, 200 if current else 500)
 
 
 async def _notice(service: OtpService, request: Request, call_token: str | None) -> Reply:
@@ -124,7 +123,7 @@ async def _authenticate(
         webhook = await _raw(service, request)
         return await _authenticate_by_signature(service, service.default_provider, webhook)
     ref = service.read_token(call_token)
-    current = await service.find_call(ref) if isinstance(ref, CallRef) else None
+    current = await service.find_call(ref) if ref is not None else None
     if current is None:
         raise WebhookRejected("callback has an unknown call token, or one whose call is long over", status=404)
     webhook = await _raw(service, request)
@@ -154,9 +153,8 @@ def _reading_of(request: Request) -> int | None:
     return int(number) if _READING.fullmatch(number) else None
 
 
-def _hang_up(service: OtpService, provider: VoiceProvider, status: int) -> Reply:
-    no_call = service.call_urls(CallRef("vrf_" + "0" * 32, 0), reading=1)
-    return Reply(status, provider.render(SILENT_HANGUP, no_call), XML)
+def _hang_up(provider: VoiceProvider, status: int) -> Reply:
+    return Reply(status, provider.render(SILENT_HANGUP, _NO_URLS), XML)
 
 
 def _empty(status: int = 200) -> Reply:

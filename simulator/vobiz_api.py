@@ -82,7 +82,8 @@ class ApiError(Exception):
 class Carrier:
     """The network: its account, its calls under way and the records of those that ended.
 
-    `requests` counts the create-call requests that reached it, also those that it refused.
+    Numbers that no script owns ring in the browser, or get the `stand_in`. `requests` counts the create-call
+    requests that reached it, also those that it refused.
     """
 
     account: Account
@@ -90,6 +91,7 @@ class Carrier:
     clock: SimulatorClock
     phones: PhoneExchange
     no_input_posts: bool = False
+    stand_in: ScriptedCallee | None = None
     calls: dict[str, SimulatedCall] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     records: OrderedDict[str, SimulatedCall] = field(default_factory=OrderedDict)
@@ -97,7 +99,7 @@ class Carrier:
     requests: int = 0
 
     def start(self, request: CallRequest) -> SimulatedCall:
-        callee = SCRIPTED_CALLEES.get(request.to)
+        callee = SCRIPTED_CALLEES.get(request.to, self.stand_in)
         customs = Customs(
             no_input_posts=self.no_input_posts,
             loses_hangup_callback=callee is not None and callee.loses_hangup_callback,

@@ -1,0 +1,195 @@
+"""Each hot route against the bare app, in interleaved rounds on verifications that the same round has sent."""
+
+import contextlib
+import hmac
+import itertools
+import json
+import random
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from urllib.parse import urlencode, urlsplit
+
+from bench import load
+from bench.load import Check, Load
+from bench.servers import AUTH_TOKEN, Server, carrier_settings, free_port, running, service
+from vobiz_client import sign
+
+ROUNDS = 3
+SENDS_A_ROUND = 12_000
+WRONG_CODES_EACH = 4  # of the five attempts; the fifth is for the right code
+STATUS_QUERIES_EACH = 2
+BARE_REQUESTS = 60_000
+PHASE_SECONDS = 8.0  # no phase takes longer, however slow the machine
+
+BARE = "bare ASGI"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One phase of one round. `cpu_us` is the server's CPU time per request in microseconds; None: unknown."""
+
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float | None
+    generator_busy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A verification under way: its number and code, and where its call is answered."""
+
+    phone: str
+    code: str
+    call_id: str
+    answer_url: str
+
+
+class WrongAnswers(Exception):
+    """The service answered something else than what was to be measured."""
+
+
+def measure_routes(core: int | None, seed: int) -> Iterator[tuple[int, str, Measurement]]:
+    """Round, subject and measurement, as they come."""
+    with contextlib.ExitStack() as stack:
+        bare_port, carrier_port, port = free_port(), free_port(), free_port()
+        bare = stack.enter_context(running("bare", ["-m", "bench.bare_app", str(bare_port)], bare_port, core))
+        # The carrier shares the generator's core, which this process and its children without a core keep to.
+        carrier_command = ["-m", "bench.fake_carrier", str(carrier_port)]
+        carrier = stack.enter_context(running("carrier", carrier_command, carrier_port, None))
+        ours = stack.enter_context(service(core, port=port, **carrier_settings(carrier, port)))
+        for round_number in range(ROUNDS):
+            rng = random.Random(seed + round_number)  # noqa: S311 - test data
+            for subject, measurement in _round(bare, ours, carrier, round_number, rng):
+                yield round_number, subject, measurement
+
+
+def _round(
+    bare: Server, ours: Server, carrier: Server, round_number: int, rng: random.Random
+) -> Iterator[tuple[str, Measurement]]:
+    yield BARE, _measure(bare, itertools.repeat(load.get("/"), BARE_REQUESTS), _has(b"attempts_left"))
+    codes = _draw_codes(round_number, rng)
+    sends = [_send(phone, code) for phone, code in codes.items()]
+    carrier.get("/calls")
+    yield "send", _measure(ours, sends, _has(b"call_initiated"))
+    ready = _prepared(carrier, codes)
+    half = len(ready) // 2
+    status = [load.get(f"/otp-status/{one.phone}") for one in ready] * STATUS_QUERIES_EACH
+    yield "status", _measure(ours, status, _has(b'"dialing"'))
+    yield "answer", _measure(ours, [_answer(one) for one in ready[:half]], _has(b"<Gather"))
+    yield "answer, full", _measure(ours, [_full_answer(one) for one in ready[half:]], _has(b"<Gather"))
+    wrong = [_verify(one.phone, _other_code(one.code)) for one in ready] * WRONG_CODES_EACH
+    yield "verify, wrong", _measure(ours, wrong, _has(b'"incorrect"'))
+    yield "verify, right", _measure(ours, [_verify(one.phone, one.code) for one in ready], _has(b'"valid":true'))
+
+
+def _measure(server: Server, requests: Iterable[bytes], check: Check) -> Measurement:
+    cpu_before = server.cpu_seconds()
+    result = load.run(server.port, requests, check, PHASE_SECONDS)
+    cpu_after = server.cpu_seconds()
+    if result.unexpected or not result.count:
+        raise WrongAnswers(f"{result.unexpected} of {result.count}, first: {result.first_unexpected[:500]!r}")
+    cpu = None if cpu_before is None or cpu_after is None else (cpu_after - cpu_before) / result.count * 1e6
+    return _measurement(result, cpu)
+
+
+def _measurement(result: Load, cpu_us: float | None) -> Measurement:
+    latencies = sorted(result.latencies)
+    return Measurement(
+        requests_per_second=result.count / result.seconds,
+        p50_ms=percentile(latencies, 0.50) * 1000,
+        p99_ms=percentile(latencies, 0.99) * 1000,
+        cpu_us=cpu_us,
+        generator_busy=result.generator_busy,
+    )
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def median_of(measurements: list[Measurement]) -> Measurement:
+    cpus = [one.cpu_us for one in measurements if one.cpu_us is not None]
+    return Measurement(
+        requests_per_second=statistics.median(one.requests_per_second for one in measurements),
+        p50_ms=statistics.median(one.p50_ms for one in measurements),
+        p99_ms=statistics.median(one.p99_ms for one in measurements),
+        cpu_us=statistics.median(cpus) if cpus else None,
+        generator_busy=statistics.median(one.generator_busy for one in measurements),
+    )
+
+
+def _has(text: bytes) -> Check:
+    return lambda response: text in response
+
+
+def _draw_codes(round_number: int, rng: random.Random) -> dict[str, str]:
+    """Codes by number: Indian mobiles, other ones in each round."""
+    first = round_number * SENDS_A_ROUND
+    return {f"+9198{number:08d}": f"{rng.randrange(10**6):06d}" for number in range(first, first + SENDS_A_ROUND)}
+
+
+def _prepared(carrier: Server, codes: dict[str, str]) -> list[Prepared]:
+    """The calls that reached the carrier; fewer than were wanted if sending them took too long."""
+    return [
+        Prepared(to, codes[to], call_id, answer_url) for call_id, answer_url, to in carrier.get("/calls").json()
+    ]
+
+
+def _send(phone: str, code: str) -> bytes:
+    return load.post("/send-otp", json.dumps({"phone": phone, "code": code, "ttl_seconds": 600}).encode())
+
+
+def _verify(phone: str, code: str) -> bytes:
+    return load.post("/verify-otp", json.dumps({"phone": phone, "otp": code}).encode())
+
+
+def _other_code(code: str) -> str:
+    return f"{(int(code) + 1) % 10**6:06d}"
+
+
+def _answer(one: Prepared) -> bytes:
+    """The least that a carrier may post: unsigned, the two fields that are read."""
+    body = urlencode({"CallUUID": one.call_id, "Event": "StartApp"}).encode()
+    return load.post(_path(one.answer_url), body, "application/x-www-form-urlencoded")
+
+
+def _full_answer(one: Prepared) -> bytes:
+    """What Vobiz posts: every documented field, signed twice (V3 and V2, of which only V3 is looked at)."""
+    fields = {
+        "CallUUID": one.call_id,
+        "RequestUUID": one.call_id,
+        "ALegRequestUUID": one.call_id,
+        "ALegUUID": one.call_id,
+        "Direction": "outbound",
+        "From": "12025550100",
+        "To": one.phone[1:],
+        "CallStatus": "in-progress",
+        "SessionStart": "2026-03-01 09:30:00.125000",
+        "STIRAttestation": "",
+        "STIRVerification": "Not Applicable",
+        "ParentAuthID": "MA_BENCH000",
+        "Event": "StartApp",
+    }
+    nonce = "12345678901234567890"
+    return load.post(
+        _path(one.answer_url),
+        urlencode(fields).encode(),
+        "application/x-www-form-urlencoded",
+        User_Agent="Vobiz",
+        X_Vobiz_Signature_V2="unused=",
+        X_Vobiz_Signature_V2_Nonce=nonce,
+        X_Vobiz_Signature_V3=_signature(one.answer_url.partition("?")[0], nonce),
+        X_Vobiz_Signature_V3_Nonce=nonce,
+    )
+
+
+def _signature(url: str, nonce: str) -> str:
+    return sign(hmac.new(AUTH_TOKEN.encode(), digestmod=sha256), url, nonce)
+
+
+def _path(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}"

@@ -1,0 +1,146 @@
+"""Fixtures, and the watch over all output: a code, a number in clear or a secret in it fails the run."""
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from clock import Clock
+from server import Server, create_app
+from settings import Settings, load_settings
+
+VOBIZ_TOKEN = "vobiz-token-CANARY-0123456789"
+OTP_SECRET = "otp-secret-CANARY-0123456789abcdef0123456789abcdef"
+
+# Whatever a test says or hears that no output may hold. Tests add to it with `keep_secret`.
+_secrets: set[str] = {VOBIZ_TOKEN, OTP_SECRET}
+
+
+def keep_secret(text: str) -> str:
+    """Fail the run if this text turns up in a log line or on stdout or stderr."""
+    _secrets.add(text)
+    return text
+
+
+def leaks_in(text: str) -> list[str]:
+    """The secrets that a text holds. Codes of digits count only where they stand alone."""
+    return [
+        secret
+        for secret in _secrets
+        if (re.search(rf"(?<![0-9a-f]){secret}(?![0-9a-f])", text) if secret.isdigit() else secret in text)
+    ]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    written = "\n".join(content for title, content in report.sections if title.startswith("Captured"))
+    leaks = leaks_in(written)
+    if leaks and report.passed:
+        report.outcome = "failed"
+        report.longrepr = f"{len(leaks)} secrets, codes or numbers were written to a log or to the terminal"
+
+
+class FakeTime:
+    """A clock that stands still until it is told to move on."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.wall_seconds = 1_767_225_600.0  # 2026-01-01T00:00:00Z
+        self.clock = Clock(now=lambda: self.seconds, wall=lambda: self.wall_seconds)
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.wall_seconds += seconds
+
+
+@pytest.fixture
+def fake_time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """No test sees the settings of the machine that it runs on."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+class RunningService:
+    """The app under a real uvicorn on a free port of loopback, in the test's own event loop."""
+
+    def __init__(self, app: FastAPI, settings: Settings, client: httpx.AsyncClient) -> None:
+        self.app = app
+        self.settings = settings
+        self.client = client
+
+    @property
+    def carrier(self) -> Any:
+        return self.app.state.carrier
+
+    async def send(self, phone: str, **fields: Any) -> httpx.Response:
+        keep_secret(phone)
+        if "code" in fields:
+            keep_secret(fields["code"])
+        return await self.client.post("/send-otp", json={"phone": phone, **fields})
+
+    async def verify(self, phone: str, otp: str) -> httpx.Response:
+        return await self.client.post("/verify-otp", json={"phone": phone, "otp": otp})
+
+    async def status(self, key: str) -> dict[str, Any]:
+        answer: dict[str, Any] = (await self.client.get(f"/otp-status/{key}")).json()
+        return answer
+
+    async def calls_over(self) -> None:
+        """Wait until every simulated call has ended."""
+        while self.carrier.tasks:
+            await asyncio.gather(*self.carrier.tasks.values(), return_exceptions=True)
+
+
+class AnnouncedServer(Server):
+    """Says when it has started."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config, app)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
+
+
+@contextlib.asynccontextmanager
+async def run_service(
+    clock: Clock | None = None, http: httpx.AsyncClient | None = None, **settings: Any
+) -> AsyncIterator[RunningService]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    given = load_settings(**{"simulator_speed": float("inf"), "http_port": port, **settings})
+    app = create_app(given, clock, http)
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    server = AnnouncedServer(config, app)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await server.has_started.wait()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield RunningService(app, given, client)
+    finally:
+        server.stop()
+        await serving
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[RunningService]:
+    """The service with the simulator, at the highest speed."""
+    async with run_service() as running:
+        yield running

@@ -1,0 +1,383 @@
+"""What every store must do. A store's test module subclasses `StoreCases` and says how to make one."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from otp_store import NewCode, NumberLocked, OtpStore, Outcome, StoreFull
+from sealing import Sealer
+from tests.conftest import FakeTime
+from verification import NewCall, Status, Verification
+from voice_provider import CallEvent, CallState, EndReason
+
+PHONE = "+14155550142"
+OTHER_PHONE = "+14155550143"
+CODE = "012345"
+SEALER = Sealer(["a secret that is only used in tests"])
+NEW_CALL = NewCall(
+    provider="vobiz",
+    from_number="+12025550100",
+    language="en-US",
+    max_replays=3,
+    ring_timeout_seconds=30,
+    time_limit_seconds=150,
+    first_reading_seconds=20,
+)
+
+
+def new_code(code: str = CODE, *, own: bool = False, ttl: int = 300) -> NewCode:
+    return NewCode(code, own, ttl)
+
+
+class StoreCases:
+    def make_store(self, time: FakeTime, **options: Any) -> OtpStore:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, fake_time: FakeTime) -> OtpStore:
+        return self.make_store(fake_time)
+
+    async def begin(self, store: OtpStore, phone: str = PHONE, **code: Any) -> Verification:
+        return (await store.begin(phone, new_code(**code), NEW_CALL)).record
+
+    async def end_call(self, store: OtpStore, record: Verification) -> None:
+        await store.fail_call(record.id, self.number(record), EndReason.NO_ANSWER, "")
+
+    async def answer_call(self, store: OtpStore, record: Verification) -> None:
+        event = CallEvent("call-1", CallState.ANSWERED)
+        await store.record_call_event(record.id, self.number(record), event)
+
+    @staticmethod
+    def number(record: Verification) -> int:
+        assert record.call is not None
+        return record.call.number
+
+    # Codes and attempts
+
+    async def test_the_right_code_is_accepted_once(self, store: OtpStore) -> None:
+        await self.begin(store)
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.NOT_FOUND
+
+    async def test_of_many_checks_at_once_one_succeeds(self, store: OtpStore) -> None:
+        await self.begin(store)
+        checks = await asyncio.gather(*(store.check(PHONE, CODE) for _ in range(200)))
+        assert [check.outcome for check in checks].count(Outcome.CORRECT) == 1
+
+    async def test_the_fifth_wrong_code_locks_and_the_right_one_is_refused_then(self, store: OtpStore) -> None:
+        await self.begin(store)
+        left = []
+        for _ in range(5):
+            checked = await store.check(PHONE, "999999")
+            assert checked.outcome is Outcome.INCORRECT
+            assert checked.record is not None
+            left.append(checked.record.attempts_left)
+        assert left == [4, 3, 2, 1, 0]
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.TOO_MANY_ATTEMPTS
+        record = await store.find(PHONE)
+        assert record is not None
+        assert record.status is Status.LOCKED
+
+    async def test_of_many_wrong_codes_at_once_five_are_compared(self, store: OtpStore) -> None:
+        await self.begin(store)
+        checks = await asyncio.gather(*(store.check(PHONE, "999999") for _ in range(200)))
+        assert [check.outcome for check in checks].count(Outcome.INCORRECT) == 5
+
+    async def test_a_code_belongs_to_its_number(self, store: OtpStore) -> None:
+        await self.begin(store, code="111111")
+        await self.begin(store, OTHER_PHONE, code="222222")
+        assert (await store.check(PHONE, "222222")).outcome is Outcome.INCORRECT
+
+    async def test_a_verification_is_found_by_its_id_too(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        assert (await store.check(record.id, CODE)).outcome is Outcome.CORRECT
+
+    async def test_nothing_is_known_of_other_numbers_and_ids(self, store: OtpStore) -> None:
+        await self.begin(store)
+        assert (await store.check(OTHER_PHONE, CODE)).outcome is Outcome.NOT_FOUND
+        assert await store.find("vrf_" + "0" * 32) is None
+
+    async def test_a_code_with_other_characters_than_ascii_is_just_wrong(self, store: OtpStore) -> None:
+        await self.begin(store)
+        assert (await store.check(PHONE, "٠١٢٣٤٥")).outcome is Outcome.INCORRECT
+
+    async def test_a_code_is_sealed_and_erased_once_it_is_worthless(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        assert CODE.encode() not in record.sealed_code
+        verified = (await store.check(PHONE, CODE)).record
+        assert verified is not None
+        assert verified.sealed_code == b""
+
+    # Time
+
+    async def test_a_code_is_right_until_its_deadline_and_not_after(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time)
+        await self.begin(store, ttl=300)
+        fake_time.advance(299.9)
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+        await self.begin(store, OTHER_PHONE, ttl=300)
+        fake_time.advance(300.1)
+        assert (await store.check(OTHER_PHONE, CODE)).outcome is Outcome.NOT_FOUND
+
+    async def test_a_deadline_needs_no_traffic(self, store: OtpStore, fake_time: FakeTime) -> None:
+        record = await self.begin(store, ttl=30)
+        fake_time.advance(31)
+        assert not await store.expire()
+        expired = await store.find(record.id)
+        assert expired is not None
+        assert (expired.status, expired.sealed_code) == (Status.EXPIRED, b"")
+
+    async def test_an_ended_verification_is_forgotten_after_its_retention(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, retention_seconds=60)
+        record = await self.begin(store, ttl=30)
+        for seconds in (31, 58):
+            fake_time.advance(seconds)
+            await store.expire()
+            assert await store.find(record.id) is not None
+        fake_time.advance(3)
+        await store.expire()
+        assert await store.find(record.id) is None
+        assert await store.find(PHONE) is None
+
+    async def test_expiry_works_in_batches_and_says_whether_more_is_due(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, retention_seconds=0)
+        for number in range(10):
+            await self.begin(store, f"+1415555{number:04d}", ttl=30)
+        fake_time.advance(40)
+        assert await store.expire(limit=4)
+        assert await store.expire(limit=4)
+        assert not await store.expire(limit=4)
+
+    # Resend
+
+    async def test_one_call_at_a_time_for_a_number(self, store: OtpStore) -> None:
+        first = await store.begin(PHONE, new_code(), NEW_CALL)
+        second = await store.begin(PHONE, new_code("999999"), NEW_CALL)
+        assert (first.is_duplicate, second.is_duplicate) == (False, True)
+        assert second.record.id == first.record.id
+
+    async def test_of_many_sends_at_once_one_starts_a_call(self, store: OtpStore) -> None:
+        begun = await asyncio.gather(*(store.begin(PHONE, new_code(), NEW_CALL) for _ in range(200)))
+        assert [one.is_duplicate for one in begun].count(False) == 1
+
+    async def test_a_resend_keeps_code_deadline_and_attempts(self, store: OtpStore, fake_time: FakeTime) -> None:
+        first = await self.begin(store)
+        await store.check(PHONE, "999999")
+        await self.end_call(store, first)
+        fake_time.advance(100)
+        again = await self.begin(store, code="888888")
+        assert (again.id, again.expires_at, again.attempts_left) == (first.id, first.expires_at, 4)
+        assert self.number(again) == 2
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+
+    async def test_a_code_that_the_backend_brings_replaces_the_old_one(self, store: OtpStore) -> None:
+        first = await self.begin(store)
+        await store.check(PHONE, "999999")
+        await self.end_call(store, first)
+        again = await self.begin(store, code="888888", own=True)
+        assert (again.id, again.attempts_left) == (first.id, 4)
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.INCORRECT
+        assert (await store.check(PHONE, "888888")).outcome is Outcome.CORRECT
+
+    async def test_new_codes_on_resend_kill_the_old_one_at_once(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, replace_code_on_resend=True)
+        first = await self.begin(store)
+        await self.end_call(store, first)
+        await self.begin(store, code="888888")
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.INCORRECT
+        assert (await store.check(PHONE, "888888")).outcome is Outcome.CORRECT
+
+    async def test_a_verification_that_ended_is_followed_by_a_new_one(self, store: OtpStore) -> None:
+        first = await self.begin(store)
+        await store.check(PHONE, CODE)
+        second = await self.begin(store, code="888888")
+        assert second.id != first.id
+        newest = await store.find(PHONE)
+        assert newest is not None
+        assert newest.id == second.id
+
+    # Failures over all codes of a number
+
+    async def test_wrong_codes_are_counted_over_all_codes_of_a_number(self, store: OtpStore) -> None:
+        evaluated = 0
+        for _ in range(4):
+            await self.begin(store)
+            for _ in range(5):
+                evaluated += (await store.check(PHONE, "999999")).outcome is Outcome.INCORRECT
+        with pytest.raises(NumberLocked) as locked:
+            await self.begin(store)
+        assert evaluated == 20
+        assert locked.value.retry_after_seconds > 86_000
+
+    async def test_a_running_code_is_not_compared_once_the_number_is_locked(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, max_failures_per_number=3)
+        await self.begin(store)
+        for _ in range(3):
+            await store.check(PHONE, "999999")
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.TOO_MANY_ATTEMPTS
+
+    async def test_a_success_forgives_the_failures(self, store: OtpStore) -> None:
+        for _ in range(6):
+            await self.begin(store)
+            for _ in range(4):
+                await store.check(PHONE, "999999")
+            assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+
+    async def test_failures_are_forgotten_a_day_after_the_last_one(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, max_failures_per_number=5)
+        for wait in (23 * 3600, 23 * 3600):
+            await self.begin(store)
+            await store.check(PHONE, "999999")
+            fake_time.advance(wait)
+            await store.expire()
+        await self.begin(store)
+        for _ in range(3):
+            await store.check(PHONE, "999999")
+        with pytest.raises(NumberLocked):
+            await self.begin(store)
+        fake_time.advance(25 * 3600)
+        await store.expire()
+        await self.begin(store)
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+
+    # Room
+
+    async def test_a_full_store_refuses_new_verifications_and_keeps_running_ones(
+        self, fake_time: FakeTime
+    ) -> None:
+        store = self.make_store(fake_time, capacity=2)
+        await self.begin(store)
+        await self.begin(store, OTHER_PHONE)
+        with pytest.raises(StoreFull):
+            await self.begin(store, "+14155550144")
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+
+    async def test_a_full_store_makes_room_by_forgetting_what_has_ended(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, capacity=2)
+        await self.begin(store)
+        await self.begin(store, OTHER_PHONE)
+        await store.check(PHONE, CODE)
+        await self.begin(store, "+14155550144")
+        assert await store.find(PHONE) is None
+        assert await store.find(OTHER_PHONE) is not None
+
+    async def test_remembered_failures_are_never_evicted(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, capacity=2, retention_seconds=0)
+        for phone in (PHONE, OTHER_PHONE):
+            await self.begin(store, phone, ttl=30)
+            await store.check(phone, "999999")
+        fake_time.advance(60)
+        await store.expire()
+        with pytest.raises(StoreFull):
+            await self.begin(store, "+14155550144")
+
+    # Cancelling
+
+    async def test_a_cancelled_code_is_worthless(self, store: OtpStore) -> None:
+        await self.begin(store)
+        cancelled = await store.cancel(PHONE)
+        assert cancelled is not None
+        assert (cancelled.status, cancelled.sealed_code) == (Status.CANCELLED, b"")
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.NOT_FOUND
+        assert await store.cancel(PHONE) is None
+
+    # Calls
+
+    async def test_a_live_call_is_found_by_the_carriers_id_until_it_ends(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        await store.name_call(record.id, 1, "call-1")
+        await store.name_call(record.id, 1, "call-2")
+        found = await store.find_by_call_id("call-1")
+        assert found is not None
+        assert found.id == record.id
+        assert await store.find_by_call_id("call-2") is None
+        await self.end_call(store, record)
+        assert await store.find_by_call_id("call-1") is None
+
+    async def test_the_code_is_read_in_a_live_call_a_bounded_number_of_times(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        await self.answer_call(store, record)
+        assert await store.read_code(record.id, 1, 3) is None, "no reading may be skipped"
+        readings = [await store.read_code(record.id, 1, reading) for reading in (1, 1, 2, 3, 4, 5, 4)]
+        assert readings == [CODE, CODE, CODE, CODE, CODE, None, CODE]
+        assert await store.read_code(record.id, 1, 4) is None, "six fetches in all"
+
+    async def test_the_code_is_not_read_in_another_call_nor_after_the_end(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        assert await store.read_code(record.id, 2, 1) is None
+        await self.end_call(store, record)
+        assert await store.read_code(record.id, 1, 1) is None
+
+    @pytest.mark.parametrize("end", ["verified", "cancelled", "expired"])
+    async def test_the_code_is_not_read_once_it_is_worthless(
+        self, store: OtpStore, fake_time: FakeTime, end: str
+    ) -> None:
+        record = await self.begin(store, ttl=30)
+        await self.answer_call(store, record)
+        if end == "verified":
+            await store.check(PHONE, CODE)
+        elif end == "cancelled":
+            await store.cancel(PHONE)
+        else:
+            fake_time.advance(31)
+        assert await store.read_code(record.id, 1, 1) is None
+
+    async def test_a_reading_that_was_played_to_its_end_makes_it_delivered(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        await self.answer_call(store, record)
+        await store.record_reading_end(record.id, 1, 1)
+        unread = await store.find(record.id)
+        assert unread is not None
+        assert unread.status is Status.CALLING, "nothing was fetched yet"
+        await store.read_code(record.id, 1, 1)
+        for _ in range(3):  # repeated callbacks count once
+            read = await store.record_reading_end(record.id, 1, 1)
+        assert read is not None
+        assert read.call is not None
+        assert (read.status, read.call.times_spoken) == (Status.DELIVERED, 1)
+
+    async def test_wrong_keys_are_counted(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        await self.answer_call(store, record)
+        await store.read_code(record.id, 1, 1)
+        await store.record_reading_end(record.id, 1, 1, wrong_key=True)
+        noted = await store.record_reading_end(record.id, 1, 1, wrong_key=True)
+        assert noted is not None
+        assert noted.call is not None
+        assert noted.call.wrong_keys == 2
+
+    async def test_events_of_an_unknown_call_change_nothing(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        event = CallEvent("call-1", CallState.COMPLETED)
+        assert await store.record_call_event(record.id, 2, event) is None
+        assert await store.record_call_event("vrf_" + "0" * 32, 1, event) is None
+        assert await store.name_call(record.id, 2, "x") is None
+        assert await store.fail_call(record.id, 2, EndReason.FAILED, "") is None
+        assert await store.record_reading_end(record.id, 2, 1) is None
+        assert await store.find(record.id) == record
+
+    async def test_a_silent_call_is_handed_out_once_and_then_given_up(
+        self, store: OtpStore, fake_time: FakeTime
+    ) -> None:
+        record = await self.begin(store)
+        fake_time.advance(30 + 14)
+        assert await store.take_overdue_calls() == []
+        fake_time.advance(2)
+        assert [overdue.id for overdue in await store.take_overdue_calls()] == [record.id]
+        assert await store.take_overdue_calls() == []
+        fake_time.advance(31)
+        given_up = await store.find(record.id)
+        assert given_up is not None
+        assert given_up.call is not None
+        assert (given_up.status, given_up.call.end_reason) == (Status.UNDELIVERED, EndReason.UNKNOWN)
+        assert await store.take_overdue_calls() == []
+
+    async def test_a_call_that_moves_on_is_not_overdue(self, store: OtpStore, fake_time: FakeTime) -> None:
+        record = await self.begin(store)
+        fake_time.advance(20)
+        await self.answer_call(store, record)
+        fake_time.advance(100)
+        assert await store.take_overdue_calls() == []
+        fake_time.advance(70)
+        assert len(await store.take_overdue_calls()) == 1

@@ -1,0 +1,76 @@
+"""Codes are uniform, sealed and bound to their verification; tokens cannot be guessed, cut or altered."""
+
+import secrets
+from collections import Counter
+
+import pytest
+
+from sealing import CallRef, Sealer, Unsealable, draw_code, draw_verification_id
+
+ID = "vrf_" + "a" * 32
+OLD, NEW = "the old secret", "the new secret"
+
+
+def test_codes_have_the_asked_length_and_keep_leading_zeros() -> None:
+    codes = [draw_code(6) for _ in range(20_000)]
+    assert {len(code) for code in codes} == {6}
+    assert any(code.startswith("0") for code in codes)
+    assert all(code.isascii() and code.isdigit() for code in codes)
+
+
+def test_every_digit_is_as_likely_as_any_other_in_each_position() -> None:
+    codes = [draw_code(6) for _ in range(50_000)]
+    for position in range(6):
+        seen = Counter(code[position] for code in codes)
+        chi_square = sum((seen[digit] - 5000) ** 2 / 5000 for digit in "0123456789")
+        assert chi_square < 45, "p < 1e-6 for nine degrees of freedom"
+
+
+def test_codes_come_from_the_systems_random_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "randbelow", lambda limit: limit // 100)
+    assert draw_code(6) == "010000"
+
+
+def test_a_code_is_sealed_for_one_verification() -> None:
+    sealer = Sealer([NEW])
+    sealed = sealer.seal("012345", ID)
+    assert sealer.unseal(sealed, ID) == "012345"
+    assert sealed != sealer.seal("012345", ID)
+    with pytest.raises(Unsealable):
+        sealer.unseal(sealed, draw_verification_id())
+    with pytest.raises(Unsealable):
+        sealer.unseal(sealed[:-1] + bytes([sealed[-1] ^ 1]), ID)
+
+
+def test_a_replaced_secret_still_opens_what_it_sealed() -> None:
+    old = Sealer([OLD])
+    sealed, token = old.seal("012345", ID), old.sign_token(CallRef(ID, 3))
+    rotating, rotated = Sealer([NEW, OLD]), Sealer([NEW])
+    assert rotating.unseal(sealed, ID) == "012345"
+    assert rotating.read_token(token) == CallRef(ID, 3)
+    assert rotated.read_token(token) is None
+    with pytest.raises(Unsealable):
+        rotated.unseal(sealed, ID)
+
+
+def test_matching_is_exact() -> None:
+    sealer = Sealer([NEW])
+    sealed = sealer.seal("012345", ID)
+    assert sealer.matches(sealed, ID, "012345")
+    for wrong in ("012346", "01234", "0123456", "", "٠١٢٣٤٥"):
+        assert not sealer.matches(sealed, ID, wrong)
+
+
+def test_a_token_stands_for_its_call_only() -> None:
+    sealer = Sealer([NEW])
+    token = sealer.sign_token(CallRef(ID, 2))
+    assert sealer.read_token(token) == CallRef(ID, 2)
+    assert sealer.sign_token(CallRef(ID, 3)) != token
+
+
+def test_altered_tokens_are_refused() -> None:
+    sealer = Sealer([NEW])
+    token = sealer.sign_token(CallRef(ID, 2))
+    altered = [token[:i] + ("0" if token[i] != "0" else "1") + token[i + 1 :] for i in range(len(token))]
+    for text in (*altered, token[:-1], token + "0", token.upper(), token + "\n", "", "٠" * 68):
+        assert sealer.read_token(text) is None, text

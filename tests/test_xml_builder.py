@@ -1,0 +1,61 @@
+"""The exact XML of each step, read back by the simulator's strict reader; nothing can be injected."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from call_script import Continue, Hangup, Menu, Pause, PlayAudio, Replay, Speak, Step
+from simulator import answer_xml
+from vobiz_client import DIALECT
+from voice_provider import CallUrls
+from xml_builder import render
+
+URLS = CallUrls(
+    answer="https://otp.example.com/answer/TOKEN?n=2",
+    fallback="https://otp.example.com/answer/TOKEN?n=2",
+    choice="https://otp.example.com/otp-choice/TOKEN?n=1",
+    hangup="https://otp.example.com/hangup/TOKEN",
+    ring="https://otp.example.com/ring/TOKEN",
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "xml"),
+    [
+        (Speak("Grüezi & adé", "de-DE"), '<Speak voice="WOMAN" language="de-DE">Grüezi &amp; adé</Speak>'),
+        (Pause(1), '<Wait length="1"/>'),
+        (PlayAudio("https://a.example/1.wav?a=1&b=2"), "<Play>https://a.example/1.wav?a=1&amp;b=2</Play>"),
+        (Hangup(), "<Hangup/>"),
+        (Continue(), '<Redirect method="POST">https://otp.example.com/otp-choice/TOKEN?n=1</Redirect>'),
+        (Replay(), '<Redirect method="POST">https://otp.example.com/answer/TOKEN?n=2</Redirect>'),
+        (
+            Menu((Speak("Press 1.", "en-US"),), 3),
+            '<Gather action="https://otp.example.com/otp-choice/TOKEN?n=1" method="POST" executionTimeout="5" '
+            'inputType="dtmf" numDigits="1" finishOnKey="none" log="false">'
+            '<Speak voice="WOMAN" language="en-US">Press 1.</Speak></Gather>',
+        ),
+    ],
+)
+def test_each_step_has_its_element(step: Step, xml: str) -> None:
+    document = render((step,), DIALECT, URLS)
+    assert document.decode() == f"<Response>{xml}</Response>"
+    assert len(answer_xml.read(document)) == 1
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "</Speak><Hangup/><Speak>",
+        '"/><Dial>+14155550142</Dial>',
+        "]]> <![CDATA[ &lt; &#x41;",
+        "a\x00b\x0bc\x1fd\ufffee\ud800f",
+        "<!DOCTYPE x>" * 1000,
+    ],
+)
+def test_no_text_can_become_an_element(hostile: str) -> None:
+    document = render(
+        (Speak("said: " + hostile, "en-US"), PlayAudio("https://a.example/" + hostile)), DIALECT, URLS
+    )
+    root = ElementTree.fromstring(document)
+    assert [child.tag for child in root] == ["Speak", "Play"]
+    assert all(len(child) == 0 for child in root)

@@ -1,0 +1,250 @@
+// @ts-check
+/** The telephone: it follows the calls that the simulated carrier reports, and sends back what its buttons do. */
+
+import * as sound from "./sound.js";
+
+const FIRST_RECONNECT_MS = 1500;
+const STALE_MS = 1000;
+const MENU_KEY = "1";
+const FRESH = {
+  from: "", isAnswered: false, answeredAt: 0, sentence: "", isWhole: false, isStale: false, waitsForKey: false,
+  position: 0, current: -1,
+};
+
+/**
+ * `position` is where the next digit goes, `current` the digit that is being said, or -1. `isWhole`: the row of
+ * digits was seen from its beginning, so a second reading moves along it instead of replacing it.
+ * @typedef {typeof FRESH & {id: string, digits: string[]}} Call
+ */
+
+/** @type {Map<string, Call>} */
+const calls = new Map();
+/** The call that ended last: what it said stays readable. @type {{call: Call, reason: string} | undefined} */
+let ended;
+let isConnected = true;
+/** @type {(isConnected: boolean) => void} */
+let onConnection = () => {};
+
+/** @param {string} id @returns {HTMLElement} */
+const element = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const telephone = element("telephone");
+const keys = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("[data-key]")]);
+
+/** @param {typeof onConnection} listener is told whenever the server comes or goes */
+export function startTelephone(listener) {
+  onConnection = listener;
+  for (const gesture of ["pointerdown", "keydown"]) document.addEventListener(gesture, sound.unlock);
+  for (const action of ["answer", "decline", "hang-up"]) element(action).onclick = () => act(action);
+  for (const key of keys) key.onclick = () => press(key.dataset.key ?? "");
+  element("mute").onclick = toggleMute;
+  document.addEventListener("keydown", pressFromKeyboard);
+  setInterval(tick, 1000);
+  render();
+  connect();
+}
+
+function connect() {
+  const events = new EventSource("/simulator/phone/events");
+  events.onopen = () => setConnected(true);
+  events.onmessage = (message) => receive(JSON.parse(message.data));
+  events.onerror = () => {
+    setConnected(false);
+    if (events.readyState === EventSource.CLOSED) setTimeout(connect, FIRST_RECONNECT_MS); // it gave up itself
+  };
+}
+
+/** @param {boolean} connected */
+function setConnected(connected) {
+  isConnected = connected;
+  onConnection(connected);
+  render();
+}
+
+/** @param {any} event */
+function receive(event) {
+  if (event.event === "hello") return markStale();
+  if (event.event === "ended") return end(event.call, event.reason);
+  const call = callOf(event.call);
+  call.from = event.from ?? call.from;
+  call.waitsForKey = event.event === "waiting_for_key";
+  if (event.event !== "silence") call.current = -1;
+  if (event.event !== "ringing" && !call.isAnswered) pickUp(call);
+  if (event.event === "speaking") hear(call, event);
+  else element("spoken-digit").textContent = ""; // so that the same digit twice is announced twice
+  render();
+}
+
+/** What happened while we were away is unknown: only calls that the server repeats go on. */
+function markStale() {
+  for (const call of calls.values()) call.isStale = true;
+  setTimeout(() => {
+    for (const call of calls.values()) if (call.isStale) end(call.id, "The server no longer knows this call");
+  }, STALE_MS);
+}
+
+/** @param {string} id @returns {Call} */
+function callOf(id) {
+  const known = calls.get(id);
+  if (known && !known.isStale) return known;
+  const { from, answeredAt, isAnswered } = known ?? FRESH;
+  const call = { ...FRESH, id, from, answeredAt, isAnswered, digits: [] };
+  calls.set(id, call);
+  return call;
+}
+
+/** @param {Call} call */
+function pickUp(call) {
+  call.isAnswered = true;
+  call.answeredAt = Date.now();
+}
+
+/** @param {Call} call @param {{text: string, language: string, audio_url: string | null}} utterance */
+function hear(call, utterance) {
+  if ([...utterance.text].length === 1) hearDigit(call, utterance.text);
+  else hearSentence(call, utterance.text);
+  if (call === shownCall()) sound.say(utterance);
+}
+
+/** @param {Call} call @param {string} digit */
+function hearDigit(call, digit) {
+  call.current = call.position++;
+  call.digits[call.current] = digit;
+  element("spoken-digit").textContent = digit;
+}
+
+/** @param {Call} call @param {string} text */
+function hearSentence(call, text) {
+  if (!call.isWhole) call.digits = [];
+  call.isWhole = true;
+  call.position = 0;
+  call.sentence = text;
+}
+
+/** @param {string} id @param {string} reason */
+function end(id, reason) {
+  const call = calls.get(id);
+  if (!call) return;
+  if (call === shownCall()) sound.hush();
+  calls.delete(id);
+  ended = { call: { ...call, current: -1, waitsForKey: false }, reason };
+  render();
+}
+
+/** The call that we talk in, else the one that rang last. @returns {Call | undefined} */
+function shownCall() {
+  const all = [...calls.values()].reverse();
+  return all.find((call) => call.isAnswered) ?? all[0];
+}
+
+/** @param {string} action */
+async function act(action) {
+  const call = shownCall();
+  if (!call) return;
+  sound.stopRinging();
+  const response = await fetch(`/simulator/phone/calls/${call.id}/${action}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+  }).catch(() => setConnected(false));
+  if (response?.status === 404) end(call.id, "This call was over");
+}
+
+/** @param {string} key */
+function press(key) {
+  if (!shownCall()?.isAnswered) return;
+  sound.pressTone(key);
+  if (shownCall()?.waitsForKey) sound.hush();
+  flash(key);
+  act(`keys/${encodeURIComponent(key)}`);
+}
+
+/** @param {string} key */
+function flash(key) {
+  const button = keys.find((one) => one.dataset.key === key);
+  button?.classList.add("pressed");
+  setTimeout(() => button?.classList.remove("pressed"), 180);
+}
+
+/** @param {KeyboardEvent} event */
+function pressFromKeyboard(event) {
+  const isTyping = event.target instanceof HTMLInputElement;
+  const isKey = keys.some((key) => key.dataset.key === event.key);
+  if (isKey && !isTyping && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey) press(event.key);
+}
+
+function toggleMute() {
+  const isMuted = element("mute").getAttribute("aria-pressed") !== "true";
+  element("mute").setAttribute("aria-pressed", String(isMuted));
+  sound.mute(isMuted);
+}
+
+function render() {
+  const call = shownCall();
+  const state = call ? (call.isAnswered ? "talking" : "ringing") : ended ? "ended" : "idle";
+  const before = telephone.dataset.state;
+  telephone.dataset.state = state;
+  element("answer").hidden = element("decline").hidden = state !== "ringing";
+  element("hang-up").hidden = element("keypad").hidden = state !== "talking";
+  renderCaller(state, call ?? ended?.call);
+  renderSpeech(state === "ringing" ? undefined : (call ?? ended?.call));
+  if (state === "ringing" && isConnected) sound.startRinging();
+  else sound.stopRinging();
+  if (state !== before) moveFocus(state);
+}
+
+const STATE_WORDS = {
+  idle: "Waiting for a call", ringing: "Incoming call", talking: "In call", ended: "Call ended",
+};
+
+/** @param {keyof typeof STATE_WORDS} state @param {Call | undefined} call */
+function renderCaller(state, call) {
+  setText("call-state", STATE_WORDS[state]);
+  setText("caller-id", call?.from ?? "");
+  tick();
+}
+
+/** @param {Call | undefined} call */
+function renderSpeech(call) {
+  setText("spoken", call && calls.has(call.id) ? call.sentence : "");
+  setText("key-prompt", call?.waitsForKey ? `Press ${MENU_KEY} now` : "");
+  keys.forEach((key) => key.classList.toggle("wanted", !!call?.waitsForKey && key.dataset.key === MENU_KEY));
+  const digits = call?.digits ?? [];
+  element("digits").hidden = digits.length === 0;
+  element("digits").setAttribute("aria-label", `Digits heard: ${digits.join(" ")}`);
+  element("digits").replaceChildren(...digits.map((digit, place) => tile(digit, place === call?.current)));
+}
+
+/** @param {string} digit @param {boolean} isCurrent */
+function tile(digit, isCurrent) {
+  const box = document.createElement("span");
+  box.className = isCurrent ? "digit current" : "digit";
+  box.textContent = digit;
+  return box;
+}
+
+/** The clock, and the line below the caller's number. */
+function tick() {
+  setText("clock", new Date().toLocaleTimeString([], { hour: "numeric", minute: "2-digit" }));
+  setText("call-detail", detail(shownCall()));
+}
+
+/** @param {Call | undefined} call */
+function detail(call) {
+  if (!call) return ended?.reason ?? "It rings here when your app calls.";
+  if (!call.isAnswered) return calls.size > 1 ? `and ${calls.size - 1} more` : "is calling you";
+  const seconds = Math.max(0, Math.floor((Date.now() - call.answeredAt) / 1000));
+  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+}
+
+/** Writes only what changed: a live region repeats what is written. @param {string} id @param {string} text */
+function setText(id, text) {
+  if (element(id).textContent !== text) element(id).textContent = text;
+}
+
+/** Buttons come and go with the state; a keyboard must not be left on one that went. @param {string} state */
+function moveFocus(state) {
+  const focused = document.activeElement;
+  const isOurs = focused === document.body || telephone.contains(focused);
+  if (state === "ringing" && (isOurs || focused?.closest("#call-form, #again"))) element("answer").focus();
+  if (state === "talking" && isOurs) telephone.focus({ preventScroll: true });
+  if (state === "ended" && isOurs && ended?.call.digits.length) element("code").focus();
+}
