@@ -281,6 +281,10 @@ class OtpService:
         script = self._after_reading(record, event.digits, reading)
         return Said(script, self.call_urls(current.ref, reading))
 
+    def apology(self, current: CallInProgress) -> Said:
+        """What a callee hears when something is wrong here."""
+        return Said(self._writer.apology(current.call.language), self.call_urls(current.ref, reading=0))
+
     def _after_reading(self, record: Verification | None, digits: str, reading: int) -> CallScript:
         call = record.live_call if record is not None else None
         if record is None or call is None:

@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.routing import BaseRoute, Mount
 
 import app_api
@@ -55,7 +57,7 @@ def create_app(
     account = vobiz_api.new_account(
         settings.caller_id, settings.simulator_calls_per_second, settings.simulator_concurrent_calls
     )
-    carrier = _simulated_carrier(settings, account, http) if settings.uses_simulator else None
+    carrier = _simulated_carrier(settings, account) if settings.uses_simulator else None
     service = _service(
         settings, clock, VobizClient(_vobiz_config(settings, account), http, settings.provider_names[0])
     )
@@ -66,7 +68,6 @@ def create_app(
         description="One-time codes by phone call, self-hosted.",
         routes=_routes(settings, service, readiness, carrier),
         lifespan=_lifespan(service, readiness, carrier, http),
-        max_body_size=MAX_BODY_BYTES,
     )
     problems.install(app)
     _describe_problems(app)
@@ -122,12 +123,12 @@ def _service(settings: Settings, clock: Clock, client: VobizClient) -> OtpServic
     return OtpService(store, Providers({client.name: client}), writer, sealer, policy, clock)
 
 
-def _simulated_carrier(settings: Settings, account: Account, http: httpx.AsyncClient) -> Carrier:
+def _simulated_carrier(settings: Settings, account: Account) -> Carrier:
     clock = SimulatorClock(settings.simulator_speed)
     signing_token = account.auth_token if settings.simulator_signatures else None
     return Carrier(
         account,
-        CallbackSender(http, clock, signing_token),
+        CallbackSender(open_http_client(), clock, signing_token),
         clock,
         PhoneExchange(clock),
         no_input_posts=settings.simulator_no_input is NoInput.POST,
@@ -143,7 +144,9 @@ def _routes(
         *ops.routes(service, readiness, list(settings.provider_names)),
     ]
     if carrier is not None:
-        routes += [Mount(SIMULATOR_API_PATH, routes=vobiz_api.routes(carrier)), *phone.routes(carrier.phones)]
+        limit = Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
+        api = Mount(SIMULATOR_API_PATH, routes=vobiz_api.routes(carrier), middleware=[limit])
+        routes += [api, *phone.routes(carrier.phones)]
     return routes
 
 
@@ -180,11 +183,20 @@ def _describe_problems(app: FastAPI) -> None:
         schema = ProblemDocument.model_json_schema(ref_template=template, by_alias=True)
         schemas.update(schema.pop("$defs", {}))
         schemas["ProblemDocument"] = schema
-        for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own 422, which this app never sends
-            schemas.pop(name, None)
+        _drop_fastapi_422(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _drop_fastapi_422(document: dict[str, Any]) -> None:
+    """FastAPI adds its own 422 to every route with a parameter; these routes never send it."""
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    for methods in document["paths"].values():
+        for route in methods.values():
+            if "HTTPValidationError" in str(route["responses"].get("422")):
+                del route["responses"]["422"]
 
 
 class Server(uvicorn.Server):

@@ -16,7 +16,6 @@ import problems
 from call_script import SILENT_HANGUP
 from lean_route import LeanRoute, Reply, read_body
 from otp_service import CallInProgress, OtpService, Said
-from otp_store import StoreUnavailable
 from problems import Problem
 from voice_provider import CallEvent, CallState, CallUrls, RawWebhook, VoiceProvider, WebhookRejected
 
@@ -80,25 +79,25 @@ def routes(service: OtpService) -> list[BaseRoute]:
 
 async def _speak(service: OtpService, request: Request, call_token: str | None, speaker: Speaker) -> Reply:
     """Answer a callback that waits for XML."""
-    provider, current = service.default_provider, None
     try:
         current, event = await _authenticate(service, request, call_token)
-        provider = current.provider
+    except (WebhookRejected, Problem) as error:
+        logger.warning("webhook refused: %s", error)
+        return _hang_up(service, error.status)
+    except Exception as error:
+        return _hang_up(service, problems.problem_of(error).status)
+    try:
         if event.state in _NOTHING_TO_DO:  # some pages say that these come to the answer URL, too
             await service.on_call_event(current, event)
             return _empty()
         said = await speaker(current, event, _reading_of(request))
-        return Reply(200, provider.render(*said), XML)
     except WebhookRejected as error:
-        _log_refusal(error)
-        return _hang_up(provider, error.status)
-    except Problem as error:  # an oversized body
-        return _hang_up(provider, error.status)
-    except StoreUnavailable:
-        return _hang_up(provider, 200 if current else 503)
-    except Exception as error:
-        problems.log_unexpected(error)
-        return _hang_up(provider, 200 if current else 500)
+        logger.warning("webhook refused: %s", error)
+        return _hang_up(service, error.status)
+    except Exception as error:  # the callee waits: an authentic call never gets an error
+        problems.problem_of(error)
+        said = service.apology(current)
+    return Reply(200, current.provider.render(*said), XML)
 
 
 async def _notice(service: OtpService, request: Request, call_token: str | None) -> Reply:
@@ -107,7 +106,7 @@ async def _notice(service: OtpService, request: Request, call_token: str | None)
         current, event = await _authenticate(service, request, call_token)
         await service.on_call_event(current, event)
     except WebhookRejected as error:
-        _log_refusal(error)
+        logger.warning("webhook refused: %s", error)
         return _empty(error.status)
     return _empty()
 
@@ -153,16 +152,12 @@ def _reading_of(request: Request) -> int | None:
     return int(number) if _READING.fullmatch(number) else None
 
 
-def _hang_up(provider: VoiceProvider, status: int) -> Reply:
-    return Reply(status, provider.render(SILENT_HANGUP, _NO_URLS), XML)
+def _hang_up(service: OtpService, status: int) -> Reply:
+    return Reply(status, service.default_provider.render(SILENT_HANGUP, _NO_URLS), XML)
 
 
 def _empty(status: int = 200) -> Reply:
     return Reply(status, b"", "text/plain")
-
-
-def _log_refusal(error: WebhookRejected) -> None:
-    logger.warning("webhook refused: %s", error)
 
 
 def _route(path: str, endpoint: Any, *, speaks: bool) -> LeanRoute:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 from bench import load
 from bench.servers import Server, carrier_settings, free_port, running, service
-from bench.simulated_carrier import phone_number
+from bench.test_data import draw_codes
 
 WAVES, CALLS_A_WAVE, WAVE_SPEED = 8, 100, 50.0
 PARALLEL_CALLS, PARALLEL_SPEED = 1000, 10.0
@@ -30,6 +29,16 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True)
+class ParallelCalls:
+    """Calls, and what they cost. CPU is in seconds, from the start of each process on; None: unknown."""
+
+    calls: Calls
+    most_at_once: int
+    service_cpu: float | None
+    carrier_cpu: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerTimes:
     """Seconds that `/answer` took in the service."""
 
@@ -40,12 +49,12 @@ class AnswerTimes:
     longest: float
 
 
-def measure_answers(core: int | None, seed: int) -> AnswerTimes:
+def measure_answers(core: int | None) -> AnswerTimes:
     """Waves of calls, each sent at once when the last one is over."""
-    with _simulated_world(core, WAVE_SPEED, WAVES * CALLS_A_WAVE, seed) as (ours, carrier):
+    with _simulated_world(core, WAVE_SPEED, WAVES * CALLS_A_WAVE) as (ours, carrier):
         lost = 0
         for wave in range(WAVES):
-            calls = _carry_out(ours, wave * CALLS_A_WAVE, CALLS_A_WAVE, seed)
+            calls = _carry_out(ours, wave * CALLS_A_WAVE, CALLS_A_WAVE)
             lost += calls.sent - calls.verified
         seconds = sorted(ours.get("/bench/answers").json())
         return AnswerTimes(
@@ -57,26 +66,26 @@ def measure_answers(core: int | None, seed: int) -> AnswerTimes:
         )
 
 
-def measure_parallel_calls(core: int | None, seed: int) -> tuple[Calls, int]:
-    """Many calls at once, and how many of them the carrier had at the same time."""
-    with _simulated_world(core, PARALLEL_SPEED, PARALLEL_CALLS, seed) as (ours, carrier):
-        return _carry_out(ours, 0, PARALLEL_CALLS, seed), carrier.get("/peak").json()
+def measure_parallel_calls(core: int | None) -> ParallelCalls:
+    """Many calls, all sent as fast as the service takes them."""
+    with _simulated_world(core, PARALLEL_SPEED, PARALLEL_CALLS) as (ours, carrier):
+        calls = _carry_out(ours, 0, PARALLEL_CALLS)
+        return ParallelCalls(calls, carrier.get("/peak").json(), ours.cpu_seconds(), carrier.cpu_seconds())
 
 
 @contextlib.contextmanager
-def _simulated_world(core: int | None, speed: float, callees: int, seed: int) -> Iterator[tuple[Server, Server]]:
+def _simulated_world(core: int | None, speed: float, callees: int) -> Iterator[tuple[Server, Server]]:
     carrier_port, port = free_port(), free_port()
-    arguments = ["-m", "bench.simulated_carrier", str(carrier_port), str(speed), str(callees), str(seed)]
+    arguments = ["-m", "bench.simulated_carrier", str(carrier_port), str(speed), str(callees)]
     with contextlib.ExitStack() as stack:
         carrier = stack.enter_context(running("carrier", arguments, carrier_port, None))
         settings = carrier_settings(carrier, port)
         yield stack.enter_context(service(core, "bench.timed_service", port, **settings)), carrier
 
 
-def _carry_out(ours: Server, first: int, count: int, seed: int) -> Calls:
+def _carry_out(ours: Server, first: int, count: int) -> Calls:
     """Send to each callee, wait for the ends of the calls, verify what was spoken."""
-    rng = random.Random(seed + first)  # noqa: S311 - test data
-    codes = {phone_number(index): f"{rng.randrange(10**6):06d}" for index in range(first, first + count)}
+    codes = draw_codes(first, count)
     started = time.perf_counter()
     sent = _post(ours, "/send-otp", [{"phone": phone, "code": code} for phone, code in codes.items()])
     ended = _wait_for_ends(ours, [answer["phone"] for answer in sent if answer.get("call_uuid")])

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from bench.servers import ROOT, resident_bytes, service
+from bench.test_data import phone_number
 from clock import Clock
 from otp_store import MemoryOtpStore, NewCode
 from sealing import Sealer
@@ -56,7 +57,7 @@ def measure_footprint(core: int | None) -> Footprint:
 async def _stored_bytes() -> tuple[int | None, int | None]:
     """Bytes per verification while its call is dialled, and once it was spoken, replayed never, and verified."""
     store = MemoryOtpStore(Sealer(["x" * 32]), Clock())
-    phones = [f"+9198{number:08d}" for number in range(STORED)]
+    phones = [phone_number(number) for number in range(STORED)]
     before = _resident()
     for number, phone in enumerate(phones):
         begun = await store.begin(phone, NewCode("610389", False, 300), _new_call())

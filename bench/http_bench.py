@@ -9,10 +9,13 @@ from collections import defaultdict
 from types import FrameType
 
 from bench.calls_bench import (
+    CALLS_A_WAVE,
+    PARALLEL_CALLS,
     PARALLEL_SPEED,
     WAVE_SPEED,
+    WAVES,
     AnswerTimes,
-    Calls,
+    ParallelCalls,
     measure_answers,
     measure_parallel_calls,
 )
@@ -20,8 +23,8 @@ from bench.footprint import Footprint, measure_footprint
 from bench.load import CONNECTIONS
 from bench.routes_bench import BARE, ROUNDS, SENDS_A_ROUND, Measurement, measure_routes, median_of
 from bench.servers import cores, pin
+from bench.test_data import SEED
 
-SEED = 20260301
 SATURATED = 0.95
 
 _HEADINGS = ("subject", "req/s", "of bare", "p50 ms", "p99 ms", "cpu us", "of bare by cpu", "generator busy")
@@ -36,15 +39,15 @@ def main() -> int:
     pin(0, own_core)
     _print_conditions(chosen)
     print(_routes_table(_measured_routes(server_core)), flush=True)
-    _progress("800 simulated calls, 100 at a time")
-    print(_answer_line(measure_answers(server_core, SEED)), flush=True)
-    _progress("1,000 simulated calls at once")
-    calls, most_at_once = measure_parallel_calls(server_core, SEED)
-    print(_calls_line(calls, most_at_once), flush=True)
+    _progress(f"{WAVES * CALLS_A_WAVE:,} simulated calls, {CALLS_A_WAVE} at a time")
+    print(_answer_line(measure_answers(server_core)), flush=True)
+    _progress(f"{PARALLEL_CALLS:,} simulated calls at once")
+    parallel = measure_parallel_calls(server_core)
+    print(_calls_line(parallel), flush=True)
     _progress("start-up time and memory")
     print(_footprint_lines(measure_footprint(server_core)))
     print(f"\nmeasured in {time.perf_counter() - started:.0f} s")
-    return 0 if calls.verified == calls.sent else 1
+    return 0 if parallel.calls.verified == parallel.calls.sent else 1
 
 
 def _stop(signal_number: int, _: FrameType | None) -> None:
@@ -67,7 +70,7 @@ def _print_conditions(chosen: tuple[int, int] | None) -> None:
 
 def _measured_routes(core: int | None) -> dict[str, Measurement]:
     rounds: defaultdict[str, list[Measurement]] = defaultdict(list)
-    for number, subject, measurement in measure_routes(core, SEED):
+    for number, subject, measurement in measure_routes(core):
         _progress(f"round {number + 1} of {ROUNDS}: {subject}: {measurement.requests_per_second:,.0f} requests/s")
         rounds[subject].append(measurement)
     return {subject: median_of(measurements) for subject, measurements in rounds.items()}
@@ -110,7 +113,7 @@ def _notes(measured: dict[str, Measurement]) -> list[str]:
     ]
     if saturated:
         notes.append(
-            f"The generator was the slower side for: {'; '.join(saturated)}. Their requests/s are its limit, and a "
+            f"The generator was the slower side for: {'; '.join(saturated)}. Their requests/s are its limit; a "
             "ratio by requests/s to such a bare row flatters the service: read the one by CPU."
         )
     return notes
@@ -124,12 +127,13 @@ def _answer_line(times: AnswerTimes) -> str:
     )
 
 
-def _calls_line(calls: Calls, most_at_once: int) -> str:
-    lost = calls.sent - calls.verified
+def _calls_line(parallel: ParallelCalls) -> str:
+    calls = parallel.calls
     return (
-        f"{calls.sent:,} simulated calls in parallel (x{PARALLEL_SPEED:g} speed, {most_at_once:,} at once at the "
-        f"carrier): {calls.spoken:,} answered_and_spoken, {calls.verified:,} verified, {lost or 'none'} lost, "
-        f"in {calls.seconds:.1f} s"
+        f"{calls.sent:,} simulated calls in parallel (x{PARALLEL_SPEED:g} speed, {parallel.most_at_once:,} at "
+        f"once at the carrier): {calls.spoken:,} answered_and_spoken, {calls.verified:,} verified, "
+        f"{calls.sent - calls.verified or 'none'} lost, in {calls.seconds:.1f} s "
+        f"(CPU: service {_seconds(parallel.service_cpu)}, simulated carrier {_seconds(parallel.carrier_cpu)})"
     )
 
 
@@ -140,6 +144,10 @@ def _footprint_lines(footprint: Footprint) -> str:
         f"memory per stored verification: {_bytes(footprint.bytes_under_way)} while its call is dialled, "
         f"{_bytes(footprint.bytes_after_call)} after a whole call"
     )
+
+
+def _seconds(seconds: float | None) -> str:
+    return "n/a" if seconds is None else f"{seconds:.1f} s"
 
 
 def _megabytes(size: int | None) -> str:

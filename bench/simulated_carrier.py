@@ -1,9 +1,8 @@
 """The simulator's carrier as a process of its own, with a scripted callee behind each number of the benchmark.
 
-The service under test then does only its own work. Arguments: port, speed, number of callees, seed.
+The service under test then does only its own work. Arguments: port, speed, number of callees.
 """
 
-import random
 import sys
 
 from starlette.applications import Starlette
@@ -13,6 +12,7 @@ from starlette.routing import Mount, Route
 
 from bench.bare_app import serve
 from bench.servers import AUTH_ID, AUTH_TOKEN, FROM_NUMBER
+from bench.test_data import phone_number, seeded
 from http_client import open_http_client
 from simulator import vobiz_api
 from simulator.call import CallRequest, SimulatedCall
@@ -36,14 +36,9 @@ class CountingCarrier(Carrier):
         return call
 
 
-def phone_number(index: int) -> str:
-    """A valid number, another one for each index below 10^8."""
-    return f"+9198{index:08d}"
-
-
-def callees(count: int, seed: int) -> dict[str, ScriptedCallee]:
+def callees(count: int) -> dict[str, ScriptedCallee]:
     """Callees who answer after 2 to 8 seconds and listen to the end; one in five wants to hear the code again."""
-    rng = random.Random(seed)  # noqa: S311 - test data
+    rng = seeded(count)
     return {
         phone_number(index): ScriptedCallee(
             "of the benchmark",
@@ -76,5 +71,5 @@ def create_app(speed: float) -> Starlette:
 
 
 if __name__ == "__main__":
-    SCRIPTED_CALLEES.update(callees(count=int(sys.argv[3]), seed=int(sys.argv[4])))
+    SCRIPTED_CALLEES.update(callees(count=int(sys.argv[3])))
     serve(create_app(speed=float(sys.argv[2])), int(sys.argv[1]))

@@ -26,6 +26,7 @@ async def synthesize(text: str, language: str) -> bytes:
             audio, _ = await process.communicate(text.encode())
     except TimeoutError:
         process.kill()
+        await process.wait()
         raise
     if process.returncode != 0 or not audio:
         raise ValueError(f"{ENGINE} cannot speak this")

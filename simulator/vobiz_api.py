@@ -148,6 +148,7 @@ class Carrier:
                 task.cancel()
             await asyncio.sleep(0)
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        await self.callbacks.http.aclose()
 
 
 def _check_limit(limit_type: str, limit: int, current: int) -> None:

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from clock import Clock
+from http_client import open_http_client
 from server import Server, create_app
 from settings import Settings, load_settings
 
@@ -132,7 +133,8 @@ async def run_service(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await server.has_started.wait()
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        async with open_http_client() as client:
+            client.base_url, client.timeout = httpx.URL(f"http://127.0.0.1:{port}"), httpx.Timeout(60)
             yield RunningService(app, given, client)
     finally:
         server.stop()

@@ -340,14 +340,26 @@ def test_callbacks_are_translated(fields: dict[str, str], state: CallState | Non
 
 
 CAUSES = [
-    ("4000", "NORMAL_CLEARING", None), ("4010", "NORMAL_CLEARING", None), ("6000", "ALLOTTED_TIMEOUT", None),
-    ("3010", "USER_BUSY", EndReason.BUSY), ("3100", "USER_BUSY", EndReason.BUSY), ("6010", "NO_ANSWER", EndReason.NO_ANSWER),
-    ("3000", "NO_ANSWER", EndReason.NO_ANSWER), ("3020", "CALL_REJECTED", EndReason.REJECTED),
-    ("3110", "CALL_REJECTED", EndReason.REJECTED), ("1000", "ORIGINATOR_CANCEL", EndReason.CANCELLED),
-    ("9100", "NORMAL_CLEARING", EndReason.VOICEMAIL), ("8011", "", EndReason.FAILED), ("7011", "", EndReason.FAILED),
-    ("3050", "UNALLOCATED_NUMBER", EndReason.FAILED), ("5030", "", EndReason.FAILED), ("9110", "", EndReason.NO_KEYPRESS),
-    ("0", "UNKNOWN", EndReason.UNKNOWN), ("4711", "", EndReason.UNKNOWN), ("", "", None),
-]  # fmt: skip
+    ("4000", "NORMAL_CLEARING", None),
+    ("4010", "NORMAL_CLEARING", None),
+    ("6000", "ALLOTTED_TIMEOUT", None),
+    ("3010", "USER_BUSY", EndReason.BUSY),
+    ("3100", "USER_BUSY", EndReason.BUSY),
+    ("3000", "NO_ANSWER", EndReason.NO_ANSWER),
+    ("6010", "NO_ANSWER", EndReason.NO_ANSWER),
+    ("3020", "CALL_REJECTED", EndReason.REJECTED),
+    ("3110", "CALL_REJECTED", EndReason.REJECTED),
+    ("1000", "ORIGINATOR_CANCEL", EndReason.CANCELLED),
+    ("9100", "NORMAL_CLEARING", EndReason.VOICEMAIL),
+    ("9110", "", EndReason.NO_KEYPRESS),
+    ("3050", "UNALLOCATED_NUMBER", EndReason.FAILED),
+    ("5030", "", EndReason.FAILED),
+    ("7011", "", EndReason.FAILED),
+    ("8011", "", EndReason.FAILED),
+    ("0", "UNKNOWN", EndReason.UNKNOWN),
+    ("4711", "", EndReason.UNKNOWN),
+    ("", "", None),
+]
 
 
 @pytest.mark.parametrize(("code", "text", "reason"), CAUSES)

@@ -14,7 +14,7 @@ const EVENT_WORDS = {
 };
 const STATUS_WORDS = {
   pending: "The code is made.", calling: "The call is under way.", delivered: "The code was read to its end.",
-  undelivered: "The code was not heard.", verified: "The code was right.", expired: "The code is too old.",
+  undelivered: "The code was not heard", verified: "The code was right.", expired: "The code is too old.",
   locked: "Too many wrong codes.", cancelled: "The code was withdrawn.",
 };
 const REASON_WORDS = {
@@ -91,7 +91,10 @@ async function send() {
   tell(element("call-note"), "", "Asking the carrier …");
   tell(element("result"), "");
   const { ok, body } = await post("/send-otp", { phone });
-  if (!ok) return tell(element("call-note"), "bad", body.detail);
+  if (!ok) {
+    element("progress").hidden = true; // it is of an earlier call
+    return tell(element("call-note"), "bad", body.detail);
+  }
   codeField.value = "";
   watch(body.verification_id);
   offerAgain();
@@ -164,13 +167,13 @@ function forget() {
 /** @param {any} status */
 function renderStatus(status) {
   element("progress").hidden = false;
-  const cause = status.status === "undelivered" ? [status.call?.end_reason, status.call?.hangup_cause] : [];
-  const words = [STATUS_WORDS[status.status] ?? "", cause.filter(Boolean).join(", ")].filter(Boolean).join(" ");
+  const cause = [status.call?.end_reason, status.call?.hangup_cause].filter(Boolean).join(", ");
   setText("status", status.status);
-  setText("status-words", words);
+  setText("status-words", `${STATUS_WORDS[status.status] ?? ""}${status.status === "undelivered" ? ` (${cause})` : ""}`);
   element("status").dataset.status = status.status;
   const start = Date.parse(status.timeline[0]?.at);
   element("timeline").replaceChildren(...status.timeline.map((entry) => timelineEntry(entry, start)));
+  element("timeline").scrollLeft = element("timeline").scrollWidth;
 }
 
 /** @param {{at: string, event: string}} entry @param {number} start */
@@ -193,7 +196,7 @@ function offerAgain() {
   const count = () => {
     const seconds = Math.ceil((due - Date.now()) / 1000);
     againButton.disabled = seconds > 0;
-    setText("again-wait", seconds > 0 ? `You can ask again in ${seconds} s` : "We call once more with the same code.");
+    setText("again-wait", seconds > 0 ? `You can ask again in ${seconds} s` : "We call you once more.");
     if (seconds <= 0) clearInterval(againTimer);
   };
   element("again").hidden = false;

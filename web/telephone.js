@@ -3,7 +3,7 @@
 
 import * as sound from "./sound.js";
 
-const FIRST_RECONNECT_MS = 1500;
+const RECONNECT_MS = 1500;
 const STALE_MS = 1000;
 const MENU_KEY = "1";
 const FRESH = {
@@ -49,7 +49,7 @@ function connect() {
   events.onmessage = (message) => receive(JSON.parse(message.data));
   events.onerror = () => {
     setConnected(false);
-    if (events.readyState === EventSource.CLOSED) setTimeout(connect, FIRST_RECONNECT_MS); // it gave up itself
+    if (events.readyState === EventSource.CLOSED) setTimeout(connect, RECONNECT_MS); // it gave up itself
   };
 }
 
@@ -245,6 +245,7 @@ function moveFocus(state) {
   const focused = document.activeElement;
   const isOurs = focused === document.body || telephone.contains(focused);
   if (state === "ringing" && (isOurs || focused?.closest("#call-form, #again"))) element("answer").focus();
-  if (state === "talking" && isOurs) telephone.focus({ preventScroll: true });
+  if (state === "talking" && isOurs) telephone.focus();
+  if (telephone.contains(document.activeElement)) telephone.scrollIntoView({ block: "nearest" });
   if (state === "ended" && isOurs && ended?.call.digits.length) element("code").focus();
 }

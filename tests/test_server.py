@@ -1,0 +1,258 @@
+"""The program: it starts with one command, says in one line why it does not, and stops in order."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import pytest
+from pyngrok.exception import PyngrokNgrokError
+
+import server
+from log_format import ConsoleFormatter, JsonFormatter, set_up_logging
+from server import banner, create_app, main
+from settings import BadSettings, LogFormat, load_settings
+from tests.conftest import VOBIZ_TOKEN, RunningService, run_service
+
+ROOT = Path(__file__).parent.parent
+VOBIZ = {"vobiz_auth_id": "MA_TEST", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": "+12025550100"}
+
+
+def environment(**given: str) -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return {**inherited, "PYTHONUNBUFFERED": "1", **given}
+
+
+@contextmanager
+def program(cwd: Path, **settings: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, str(ROOT / "server.py")]
+    process = subprocess.Popen(command, cwd=cwd, env=environment(**settings), stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def wait_for_line(process: "subprocess.Popen[str]", part: str) -> list[str]:
+    """Read what the program says until a line holds the part."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if part in line:
+            return said
+    raise AssertionError(f"the program ended without saying {part!r}: {said}")
+
+
+def test_it_starts_serves_and_stops_in_order(tmp_path: Path) -> None:
+    with program(tmp_path, HTTP_PORT="0", SIMULATOR_SPEED="inf") as process:
+        said = wait_for_line(process, "startup complete")
+        url = said[1].split()[-1].removesuffix("/phone")
+        assert "carrier: simulator" in said[0]
+        with httpx.Client(base_url=url, timeout=10) as client:
+            assert client.get("/ready").json() == {"status": "ready", "providers": ["simulator"]}
+            assert client.post("/send-otp", json={"phone": "+14155550101"}).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"HTTP_PORT": "abc"}, "voice-otp: HTTP_PORT: "),
+        ({"VOBIZ_AUTH_ID": "MA_TEST", "FROM_NUMBER": "+12025550100"}, "voice-otp: VOBIZ_AUTH_TOKEN is not set"),
+        (
+            {
+                "VOBIZ_AUTH_ID": "MA_TEST",
+                "VOBIZ_AUTH_TOKEN": "x",
+                "FROM_NUMBER": "+12025550100",
+                "PUBLIC_URL": "http://otp.example.com",
+            },
+            "voice-otp: PUBLIC_URL must start with https://",
+        ),
+        (
+            {"VOBIZ_AUTH_ID": "MA_TEST", "VOBIZ_AUTH_TOKEN": "x", "FROM_NUMBER": "+12025550100", "HTTP_PORT": "0"},
+            "voice-otp: PUBLIC_URL is not set: set it, or NGROK_AUTH_TOKEN",
+        ),
+        ({"DEFAULT_LANGUAGE": "sw", "HTTP_PORT": "0"}, "voice-otp: DEFAULT_LANGUAGE cannot be spoken"),
+    ],
+)
+def test_bad_settings_end_the_start_with_one_line(tmp_path: Path, settings: dict[str, str], line: str) -> None:
+    command = [sys.executable, str(ROOT / "server.py")]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(**settings), capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(line)
+
+
+def test_a_port_in_use_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("HTTP_PORT", str(taken.getsockname()[1]))
+        assert main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("voice-otp: HTTP_PORT: cannot listen on 127.0.0.1:")
+    assert len(said.splitlines()) == 1
+
+
+class Tunnel:
+    public_url = "https://abc.ngrok-free.app/"
+
+
+def test_a_tunnel_is_opened_when_a_real_carrier_has_no_public_url() -> None:
+    settings = load_settings(**VOBIZ, ngrok_auth_token="ngrok-CANARY", http_port=8123)
+    with patch("pyngrok.ngrok.connect", return_value=Tunnel()) as connect:
+        assert server._open_tunnel(settings) == "https://abc.ngrok-free.app"
+    assert connect.call_args.args == ("8123",)
+
+
+def test_a_tunnel_that_fails_is_one_line() -> None:
+    settings = load_settings(**VOBIZ, ngrok_auth_token="ngrok-CANARY")
+    with (
+        patch("pyngrok.ngrok.connect", side_effect=PyngrokNgrokError("bad token ngrok-CANARY")),
+        pytest.raises(BadSettings, match="NGROK_AUTH_TOKEN: no tunnel") as bad,
+    ):
+        server._open_tunnel(settings)
+    assert "CANARY" not in str(bad.value)
+
+
+def test_the_whole_program_with_a_tunnel(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {**VOBIZ, "ngrok_auth_token": "ngrok-CANARY", "http_port": "0"}.items():
+        monkeypatch.setenv(name.upper(), value)
+    ran: list[Any] = []
+    with (
+        patch("pyngrok.ngrok.connect", return_value=Tunnel()),
+        patch.object(server.Server, "run", lambda self, sockets: ran.append(sockets)),
+    ):
+        assert main() == 0
+    ran[0][0].close()
+    said = capsys.readouterr().err
+    assert "answer URL: https://abc.ngrok-free.app/answer" in said
+    assert "not protected: anyone who reaches this port can place calls" in said
+
+
+def test_the_banner_says_what_is_not_protected() -> None:
+    simulated = banner(load_settings())
+    assert "http://localhost:8000/phone" in simulated
+    assert "not protected" not in simulated
+    real = banner(load_settings(**VOBIZ, public_url="https://otp.example.com"))
+    assert real.count("not protected") == 3
+    strict = load_settings(
+        **VOBIZ, public_url="https://otp.example.com", webhook_signatures="required", environment="production"
+    )
+    assert banner(strict).count("not protected") == 1
+
+
+async def test_live_and_ready_differ_while_stopping(service: RunningService) -> None:
+    assert (await service.client.get("/health")).json() == {"status": "ok"}
+    service.app.state.readiness.is_ready = False
+    assert (await service.client.get("/health")).status_code == 200
+    stopping = await service.client.get("/ready")
+    assert (stopping.status_code, stopping.json()["code"]) == (503, "not_ready")
+
+
+async def test_calls_under_way_and_open_pages_do_not_hold_up_the_stop() -> None:
+    async with run_service() as service:
+        await service.send("+14155550142")
+        stream = service.client.stream("GET", "/simulator/phone/events")
+        response = await stream.__aenter__()
+        lines = response.aiter_lines()
+        assert "hello" in await anext(lines)
+        reading = asyncio.create_task(stream_end(lines))
+    await reading
+    await stream.__aexit__(None, None, None)
+
+
+async def stream_end(lines: Any) -> None:
+    try:
+        async for _ in lines:
+            continue
+    except httpx.HTTPError:
+        pass
+
+
+async def test_time_is_kept_although_one_tick_fails(caplog: pytest.LogCaptureFixture) -> None:
+    app = create_app(load_settings())
+    service = app.state.service
+    ticks = asyncio.Event()
+
+    async def failing() -> None:
+        if "timekeeping" in caplog.text:
+            ticks.set()
+        raise RuntimeError("secret")
+
+    with patch.object(service, "tick", failing), patch("otp_service.TICK_SECONDS", 0):
+        keeping = asyncio.create_task(service.keep_time())
+        await ticks.wait()
+        keeping.cancel()
+    assert "timekeeping failed: RuntimeError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+# Log lines
+
+
+def record_of(**extra: Any) -> Any:
+    import logging
+
+    record = logging.LogRecord("otp", logging.INFO, "x.py", 1, "a\nforged\x1b[31m\u2028line", None, None)
+    vars(record).update(extra)
+    return record
+
+
+def test_a_log_line_is_one_line_whatever_it_says() -> None:
+    for formatter in (JsonFormatter(), ConsoleFormatter()):
+        line = formatter.format(record_of(phone="..42", note="x\ny"))
+        assert len(line.splitlines()) == 1
+        assert "..42" in line
+        assert "\x1b" not in line
+
+
+def test_exceptions_are_shown_below_their_line() -> None:
+    try:
+        raise ValueError("x")
+    except ValueError:
+        info = sys.exc_info()
+    assert "ValueError" in JsonFormatter().format(record_of(exc_info=info))
+    assert ConsoleFormatter().format(record_of(exc_info=info)).splitlines()[1].startswith("Traceback")
+    assert ConsoleFormatter().format(record_of(trace="frame 1")).endswith("\nframe 1")
+
+
+@pytest.mark.parametrize(
+    ("given", "is_terminal", "formatter"),
+    [
+        (None, True, ConsoleFormatter),
+        (None, False, JsonFormatter),
+        (LogFormat.JSON, True, JsonFormatter),
+        (LogFormat.CONSOLE, False, ConsoleFormatter),
+    ],
+)
+def test_people_get_text_and_machines_json(
+    given: LogFormat | None, is_terminal: bool, formatter: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    before = logging.root.handlers[:], logging.root.level
+    try:
+        set_up_logging(given)
+        assert type(logging.root.handlers[0].formatter) is formatter
+    finally:
+        logging.root.handlers, logging.root.level = before

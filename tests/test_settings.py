@@ -1,0 +1,134 @@
+"""Settings: defaults, sources, and one clear line for everything that is wrong."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from settings import BadSettings, Settings, load_settings
+from tests.conftest import OTP_SECRET, VOBIZ_TOKEN
+
+VOBIZ = {"vobiz_auth_id": "MA_TEST", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": "+1 202 555 0100"}
+URL = "https://otp.example.com"
+
+
+def problems_of(**given: Any) -> list[str]:
+    with pytest.raises(BadSettings) as bad:
+        load_settings(**given)
+    assert all(VOBIZ_TOKEN not in problem and "\n" not in problem for problem in bad.value.problems)
+    return bad.value.problems
+
+
+def test_nothing_configured_means_the_simulator() -> None:
+    settings = load_settings()
+    assert settings.uses_simulator
+    assert (settings.http_port, settings.http_host, settings.app_name) == (8000, "127.0.0.1", "your app")
+    assert not settings.needs_tunnel
+
+
+def test_three_settings_mean_vobiz() -> None:
+    settings = load_settings(**VOBIZ)
+    assert settings.provider_names == ("vobiz",)
+    assert settings.from_number == "+12025550100"
+    assert settings.needs_tunnel
+    assert not load_settings(**VOBIZ, public_url=URL + "/").needs_tunnel
+    assert load_settings(**VOBIZ, public_url=URL + "/").public_url == URL
+
+
+def test_the_simulator_can_be_chosen_although_vobiz_is_configured() -> None:
+    assert load_settings(**VOBIZ, providers="simulator").uses_simulator
+
+
+@pytest.mark.parametrize("missing", VOBIZ)
+def test_half_a_configuration_names_what_is_missing(missing: str) -> None:
+    (problem,) = problems_of(**{name: value for name, value in VOBIZ.items() if name != missing})
+    assert problem.startswith(f"{missing.upper()} is not set")
+
+
+def test_naming_vobiz_without_settings_names_all_three() -> None:
+    assert [p.split()[0] for p in problems_of(providers="vobiz")] == [
+        "VOBIZ_AUTH_ID",
+        "VOBIZ_AUTH_TOKEN",
+        "FROM_NUMBER",
+    ]
+
+
+def test_environment_and_env_file_are_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("HTTP_PORT=8100\nAPP_NAME=From File\nRING_TIMEOUT_SECONDS=\n", encoding="utf-8")
+    monkeypatch.setenv("HTTP_PORT", "8200")
+    settings = load_settings()
+    assert (settings.http_port, settings.app_name) == (8200, "From File")
+    assert settings.ring_timeout_seconds == 30, "an empty value is no value"
+
+
+def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "HTTP_PORT": "abc",
+        "CODE_TTL_SECONDS": "601",
+        "FROM_NUMBER": "12",
+        "APP_NAME": "<b>",
+    }.items():
+        monkeypatch.setitem(os.environ, name, value)
+    problems = problems_of()
+    assert sorted(p.split(":")[0].split()[0] for p in problems) == [
+        "APP_NAME", "CODE_TTL_SECONDS", "FROM_NUMBER", "HTTP_PORT",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "start"),
+    [
+        ({"http_port": "abc"}, "HTTP_PORT: "),
+        ({"http_port": 65_536}, "HTTP_PORT: "),
+        ({"public_url": "otp.example.com"}, "PUBLIC_URL is not an absolute URL"),
+        ({"public_url": "ftp://otp.example.com"}, "PUBLIC_URL is not an absolute URL"),
+        ({"public_url": URL + "?a=1"}, "PUBLIC_URL must have no query"),
+        ({"public_url": "https://user@otp.example.com"}, "PUBLIC_URL must have no query"),
+        ({**VOBIZ, "public_url": "http://otp.example.com"}, "PUBLIC_URL must start with https://"),
+        ({**VOBIZ, "public_url": "http://127.0.0.1:8000"}, "PUBLIC_URL is a loopback address"),
+        ({"max_attempts": 6}, "MAX_ATTEMPTS: "),
+        ({"code_ttl_seconds": 601}, "CODE_TTL_SECONDS: "),
+        ({"default_language": "en US"}, "DEFAULT_LANGUAGE is not a BCP 47 tag"),
+        ({"providers": "pigeon"}, "PROVIDERS names an unknown carrier"),
+        ({**VOBIZ, "public_url": URL, "providers": "vobiz,simulator"}, "PROVIDERS names more than one"),
+        ({"otp_secret": "short"}, "OTP_SECRET is too short"),
+        ({"otp_secret": ",".join([OTP_SECRET] * 3)}, "OTP_SECRET holds more than two"),
+        ({**VOBIZ, "environment": "production"}, "PUBLIC_URL is not set"),
+        (
+            {**VOBIZ, "environment": "production", "public_url": "https://a.ngrok-free.app"},
+            "PUBLIC_URL is a tunnel",
+        ),
+        ({"simulator_speed": 0}, "SIMULATOR_SPEED: "),
+        ({"webhook_signatures": "never"}, "WEBHOOK_SIGNATURES: "),
+    ],
+)
+def test_each_wrong_value_is_one_line_that_names_it(given: dict[str, Any], start: str) -> None:
+    (problem,) = problems_of(**given)
+    assert problem.startswith(start)
+
+
+def test_loopback_is_fine_where_the_carrier_is_on_loopback_too() -> None:
+    settings = load_settings(
+        **VOBIZ, public_url="http://localhost:8000", vobiz_api_url="http://127.0.0.1:9000/api/v1"
+    )
+    assert settings.public_url == "http://localhost:8000"
+
+
+def test_secrets_rotate_and_are_random_when_none_is_set() -> None:
+    assert load_settings(otp_secret=f"{OTP_SECRET}, {OTP_SECRET}x").otp_secrets == [OTP_SECRET, OTP_SECRET + "x"]
+    assert load_settings().otp_secrets != load_settings().otp_secrets
+
+
+def test_settings_are_frozen_and_do_not_show_secrets() -> None:
+    settings = load_settings(**VOBIZ, otp_secret=OTP_SECRET, ngrok_auth_token="ngrok-CANARY")
+    shown = repr(settings) + str(settings) + settings.model_dump_json()
+    assert not any(secret in shown for secret in (VOBIZ_TOKEN, OTP_SECRET, "ngrok-CANARY"))
+    with pytest.raises(ValidationError):
+        settings.http_port = 1  # type: ignore[misc]
+
+
+def test_every_setting_has_an_upper_case_name_of_its_own() -> None:
+    names = [name.upper() for name in Settings.model_fields]
+    assert len(names) == len(set(names))
