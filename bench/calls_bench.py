@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import load
+from bench.sample_data import draw_codes
 from bench.servers import Server, carrier_settings, free_port, running, service
-from bench.test_data import draw_codes
 
 WAVES, CALLS_A_WAVE, WAVE_SPEED = 8, 100, 50.0
 PARALLEL_CALLS, PARALLEL_SPEED = 1000, 10.0

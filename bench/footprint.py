@@ -12,8 +12,8 @@ import sys
 import time
 from dataclasses import dataclass
 
+from bench.sample_data import phone_number
 from bench.servers import ROOT, resident_bytes, service
-from bench.test_data import phone_number
 from clock import Clock
 from otp_store import MemoryOtpStore, NewCode
 from sealing import Sealer

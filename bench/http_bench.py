@@ -22,8 +22,8 @@ from bench.calls_bench import (
 from bench.footprint import Footprint, measure_footprint
 from bench.load import CONNECTIONS
 from bench.routes_bench import BARE, ROUNDS, SENDS_A_ROUND, Measurement, measure_routes, median_of
+from bench.sample_data import SEED
 from bench.servers import cores, pin
-from bench.test_data import SEED
 
 SATURATED = 0.95
 

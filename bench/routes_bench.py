@@ -12,8 +12,8 @@ from urllib.parse import urlencode, urlsplit
 
 from bench import load
 from bench.load import Check, Load
+from bench.sample_data import draw_codes
 from bench.servers import AUTH_TOKEN, Server, carrier_settings, free_port, running, service
-from bench.test_data import draw_codes
 from vobiz_client import sign
 
 ROUNDS = 3

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from bench.bare_app import serve
+from bench.sample_data import phone_number, seeded
 from bench.servers import AUTH_ID, AUTH_TOKEN, FROM_NUMBER
-from bench.test_data import phone_number, seeded
 from http_client import open_http_client
 from simulator import vobiz_api
 from simulator.call import CallRequest, SimulatedCall

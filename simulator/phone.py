@@ -9,8 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 
 from simulator import speech
 from simulator.callees import SCRIPTED_CALLEES, Reaction
@@ -19,6 +18,7 @@ from simulator.lines import CalleeHungUp, KeyPress, Rung, Sound
 
 WEB = Path(__file__).parent.parent / "web"
 MAX_UNREAD_EVENTS = 500
+KEEP_ALIVE_SECONDS = 15.0  # a page notices by it that the server is gone
 KEYS = frozenset("0123456789*#")
 # No foreign host, no inline script: what a page may load is what we serve.
 PAGE_HEADERS = {
@@ -50,16 +50,24 @@ class PhoneExchange:
             except asyncio.QueueFull:
                 self._pages.discard(page)
 
-    async def watch(self) -> AsyncIterator[dict[str, Any]]:
-        """Events for one page: first what is going on now, then what happens."""
+    async def watch(self) -> AsyncIterator[dict[str, Any] | None]:
+        """Events for one page: first what is going on now, then what happens; None after a quiet while."""
         page: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(MAX_UNREAD_EVENTS)
-        yield {"event": "hello", "audio": speech.is_available(), "speed": self._clock.speed}
+        page.put_nowait({"event": "hello", "audio": speech.is_available(), "speed": self._clock.speed})
         for line in self.lines.values():
             if line.last_event:
-                yield line.last_event
+                page.put_nowait(line.last_event)
         self._pages.add(page)
         try:
-            while (event := await page.get()) is not None:
+            while True:
+                try:
+                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                        event = await page.get()
+                except TimeoutError:
+                    yield None
+                    continue
+                if event is None:
+                    return
                 yield event
         finally:
             self._pages.discard(page)
@@ -83,7 +91,7 @@ class PhoneLine:
         self._exchange = exchange
         self._clock = clock
         self._call_uuid = call_uuid
-        self._to = to
+        self._numbers = {"from": "", "to": to}
         self._picked_up: asyncio.Future[Reaction] = asyncio.get_running_loop().create_future()
         self._hung_up = asyncio.Event()
         self._keys: asyncio.Queue[str] = asyncio.Queue(32)
@@ -107,7 +115,8 @@ class PhoneLine:
 
     async def ring(self, caller_id: str, timeout_seconds: float) -> Rung:
         started = time.monotonic()
-        self._tell("ringing", **{"from": caller_id, "to": self._to})
+        self._numbers["from"] = caller_id
+        self._tell("ringing")
         try:
             async with asyncio.timeout(timeout_seconds):
                 reaction = await asyncio.shield(self._picked_up)
@@ -158,7 +167,7 @@ class PhoneLine:
         self._tell("speaking", text=sound.text, language=sound.language, seconds=sound.seconds, audio_url=audio)
 
     def _tell(self, event: str, **details: Any) -> None:
-        self.last_event = {"event": event, "call": self._call_uuid, **details}
+        self.last_event = {"event": event, "call": self._call_uuid, **self._numbers, **details}
         self._exchange.tell(self.last_event)
 
 
@@ -173,9 +182,16 @@ async def _happens(event: Any, timeout_seconds: float) -> bool:
 
 def routes(exchange: PhoneExchange) -> list[BaseRoute]:
     """The page, its event stream, and what its buttons do."""
+    assets = {path.name for path in WEB.iterdir()}
 
     async def page(_: Request) -> Response:
         return FileResponse(WEB / "phone.html", headers=PAGE_HEADERS)
+
+    async def asset(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in assets:
+            return JSONResponse({"detail": "no such file"}, 404)
+        return FileResponse(WEB / name, headers=PAGE_HEADERS)
 
     async def callees(_: Request) -> Response:
         known = [
@@ -186,7 +202,7 @@ def routes(exchange: PhoneExchange) -> list[BaseRoute]:
     async def events(_: Request) -> Response:
         async def stream() -> AsyncIterator[str]:
             async for event in exchange.watch():
-                yield f"data: {json.dumps(event)}\n\n"
+                yield f"data: {json.dumps(event)}\n\n" if event else ": still here\n\n"
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -233,7 +249,7 @@ def routes(exchange: PhoneExchange) -> list[BaseRoute]:
         Route(call + "/keys/{key}", press, methods=["POST"]),
         Route(call + "/speech/{number:int}", say),
         Route(call + "/{action}", act, methods=["POST"]),
-        Mount("/web", StaticFiles(directory=WEB)),
+        Route("/web/{name}", asset),
     ]
 
 

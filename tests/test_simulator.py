@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
-from simulator import answer_xml, vobiz_api
+from simulator import answer_xml, phone, vobiz_api
 from simulator.answer_xml import BadXml
 from simulator.call import CallRequest, Customs, SimulatedCall, Url
 from simulator.callbacks import CallbackSender
@@ -221,8 +221,8 @@ async def test_a_live_call_is_listed_shown_hung_up_and_recorded(service: Running
 
 async def test_old_records_are_dropped(service: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vobiz_api, "MAX_RECORDS", 1)
-    for phone in ("+14155550101", "+14155550105"):
-        await service.send(phone)
+    for number in ("+14155550101", "+14155550105"):
+        await service.send(number)
         await service.calls_over()
     assert [call.request.to for call in service.carrier.records.values()] == ["+14155550105"]
 
@@ -522,12 +522,12 @@ async def test_a_person_can_hang_up_while_listening() -> None:
 async def test_a_page_that_stops_reading_is_dropped() -> None:
     exchange = PhoneExchange(SimulatorClock(1))
     watching = exchange.watch()
-    await anext(watching)
+    assert (await anext(watching) or {})["event"] == "hello"
     reading = asyncio.ensure_future(anext(watching))
     await asyncio.sleep(0)
     for number in range(600):
         exchange.tell({"event": str(number)})
-    assert (await reading)["event"] == "0"
+    assert (await reading or {})["event"] == "0"
     exchange.close()
     for _ in range(40):
         line = exchange.line("call-1", "+14155550142")
@@ -540,8 +540,19 @@ async def test_the_callees_are_listed_and_the_page_is_served(service: RunningSer
     assert {"phone": "+14155550105", "description": "is busy"} in callees
     page = await service.client.get("/phone")
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    for path in ("/web/phone.js", "/web/phone.css"):
-        assert (await service.client.get(path)).status_code == 200
+    for path in ("/web/phone.js", "/web/phone.css", "/web/icon.svg"):
+        asset = await service.client.get(path)
+        assert (asset.status_code, asset.headers["cache-control"]) == (200, "no-cache")
+    for path in ("/web/nothing.js", "/web/..%2fserver.py", "/web/%2e%2e/server.py"):
+        assert (await service.client.get(path)).status_code == 404
+
+
+async def test_a_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phone, "KEEP_ALIVE_SECONDS", 0)
+    async with run_service() as service, service.client.stream("GET", "/simulator/phone/events") as stream:
+        lines = stream.aiter_lines()
+        while await anext(lines) != ": still here":
+            continue
 
 
 async def test_without_the_simulator_there_is_no_phone_page() -> None:

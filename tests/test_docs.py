@@ -1,0 +1,134 @@
+"""README, .env.example and docs say what the code does."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import create_app
+from settings import Settings, load_settings
+from simulator.callees import SCRIPTED_CALLEES
+from tests.conftest import RunningService
+from vobiz_client import LANGUAGES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ENV_EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+SETTINGS = [name.upper() for name in Settings.model_fields]
+
+
+def env_entries() -> dict[str, str]:
+    return dict(re.findall(r"^([A-Z_]+)=(.*)$", ENV_EXAMPLE, re.MULTILINE))
+
+
+def test_every_setting_is_in_the_env_example_with_a_comment_and_its_default() -> None:
+    assert sorted(env_entries()) == sorted(SETTINGS)
+    for name in SETTINGS:
+        above = ENV_EXAMPLE.split(f"\n{name}=")[0].splitlines()
+        comment = " ".join(line for line in above[-3:] if line.startswith("#"))
+        assert "Default:" in comment, name
+
+
+def test_the_env_example_as_it_stands_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(ENV_EXAMPLE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    copied = load_settings()
+    monkeypatch.chdir("/")
+    assert copied == load_settings()
+
+
+def test_every_setting_is_in_the_readme_with_its_default() -> None:
+    defaults = {name.upper(): field.default for name, field in Settings.model_fields.items()}
+    rows = re.findall(r"^\| (`[A-Z_`, ]+`) \| (.*?) \|", README, re.MULTILINE)
+    described = {name: default for names, default in rows for name in re.findall("[A-Z_]+", names)}
+    assert sorted(described) == sorted(SETTINGS)
+    for names, text in rows:
+        for name in re.findall("[A-Z_]+", names):
+            default = defaults[name]
+            if isinstance(default, int) and not isinstance(default, bool):
+                assert str(default) in text, name
+
+
+def test_every_route_of_the_backend_is_in_the_readme() -> None:
+    paths = create_app(load_settings()).openapi()["paths"]
+    for path in paths:
+        assert path.split("/{")[0] in README, path
+
+
+def test_the_callee_table_is_the_simulators() -> None:
+    table = re.findall(r"^\| (\+1415555\d{4}) \| (.*?) \|$", README, re.MULTILINE)
+    assert table == [(number, callee.description) for number, callee in SCRIPTED_CALLEES.items()]
+
+
+def curl_lines() -> list[list[str]]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    commands = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(command) for command in commands if command.startswith("curl")]
+
+
+async def test_the_curl_lines_of_the_readme_work_in_order(service: RunningService) -> None:
+    expected = {"/send-otp": 200, "/verify-otp": 400, "/cancel-otp": 200}
+    lines = curl_lines()
+    assert len(lines) >= 6
+    for line in lines:
+        url = next(word for word in line if word.startswith("http://localhost:8000"))
+        path = url.removeprefix("http://localhost:8000")
+        data = line[line.index("-d") + 1] if "-d" in line else None
+        headers = dict([line[line.index("-H") + 1].split(": ")]) if "-H" in line else {}
+        answer = await service.client.request("POST" if data else "GET", path, content=data, headers=headers)
+        assert answer.status_code == expected.get(path, 200), line
+
+
+async def test_the_answer_in_the_readme_has_the_fields_of_the_real_one(service: RunningService) -> None:
+    import json
+
+    shown = json.loads(README.split("```json\n")[1].split("```")[0])
+    real = (await service.send("+14155550102")).json()
+    assert list(shown) == list(real)
+
+
+def test_every_dependency_is_explained_and_pinned() -> None:
+    explained = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").split("## Considered")[0]
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            if line and not line.startswith(("#", "-r")):
+                package, _, version = line.partition("==")
+                assert version, line
+                assert f"`{package}`" in explained, package
+
+
+def test_every_module_is_in_the_architecture_page() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for module in ROOT.glob("*.py"):
+        assert f"`{module.name}`" in page, module.name
+
+
+def test_every_language_of_vobiz_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "vobiz.md").read_text(encoding="utf-8")
+    assert all(tag in page for tag in LANGUAGES)
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_version_is_one() -> None:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert create_app(load_settings()).version == project["project"]["version"]
+
+
+def test_imports_point_one_way() -> None:
+    allowed_in_clients = {"voice_provider", "call_script", "xml_builder"}
+    modules = {path.stem: path.read_text(encoding="utf-8") for path in ROOT.glob("*.py")}
+    imports = {
+        name: set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)) for name, text in modules.items()
+    }
+    assert all("server" not in names for names in imports.values())
+    assert imports["vobiz_client"] & set(modules) == allowed_in_clients
+    assert all("simulator" not in names for name, names in imports.items() if name != "server")
+    assert all("os" not in names for names in imports.values()), "the environment is read in settings only"
