@@ -50,7 +50,7 @@ class _Body(httpx.AsyncByteStream):
         try:
             async for chunk in self._stream:
                 yield chunk
-        except httpx.ConnectTimeout as error:
+        except (httpx.ConnectTimeout, RuntimeError) as error:  # aiohttp: RuntimeError("Connection closed.")
             raise httpx.ReadError("the connection broke inside the answer") from error
 
     async def aclose(self) -> None:

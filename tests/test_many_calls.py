@@ -1,27 +1,44 @@
 """Many calls at once over real HTTP: none is lost, each code is right once, each answer is quick work."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from simulator import callbacks
 from simulator.callees import SCRIPTED_CALLEES
-from tests.conftest import RunningService, run_service
+from simulator.clock import SimulatorClock
+from tests.conftest import run_service
 
 CALLS = 1000
+BACKEND_CONNECTIONS = 50
+
+
+class GatedClock(SimulatorClock):
+    """Time that stands still until the gate opens: until then every call keeps ringing."""
+
+    def __init__(self) -> None:
+        super().__init__(float("inf"))
+        self.gate = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        await self.gate.wait()
 
 
 def number(index: int) -> str:
     return f"+9198{index:08d}"
 
 
-async def place_and_verify(service: RunningService, index: int) -> dict[str, Any]:
-    body = {"phone": number(index), "code": f"A{index:07d}"}
-    sent = await service.client.post("/send-otp", json=body)
-    assert sent.status_code == 200, sent.text
-    verified = await service.client.post("/verify-otp", json={"phone": number(index), "otp": body["code"]})
-    return dict(verified.json())
+async def in_parallel(work: Callable[[int], Awaitable[Any]]) -> list[Any]:
+    """Do the work for every call, over a backend's pool of connections."""
+    pool = asyncio.Semaphore(BACKEND_CONNECTIONS)
+
+    async def one(index: int) -> Any:
+        async with pool:
+            return await work(index)
+
+    return await asyncio.gather(*(one(index) for index in range(CALLS)))
 
 
 async def test_a_thousand_calls_at_once_all_end_spoken_and_verified(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,13 +46,27 @@ async def test_a_thousand_calls_at_once_all_end_spoken_and_verified(monkeypatch:
     monkeypatch.setattr(callbacks, "NOTICE_SECONDS", 60)
     monkeypatch.setattr(callbacks, "DOCUMENT_SECONDS", 60)
     async with run_service(provider_deadline_seconds=60) as service:
+        clock = service.carrier.clock = GatedClock()
         service.carrier.stand_in = SCRIPTED_CALLEES["+14155550102"]
-        answers = await asyncio.gather(*(place_and_verify(service, index) for index in range(CALLS)))
-        assert all(answer["valid"] for answer in answers)
+
+        async def send(index: int) -> None:
+            answer = await service.client.post("/send-otp", json={"phone": number(index), "code": f"A{index:07d}"})
+            assert answer.status_code == 200, answer.text
+
+        async def verify(index: int) -> Any:
+            body = {"phone": number(index), "otp": f"A{index:07d}"}
+            return (await service.client.post("/verify-otp", json=body)).json()["valid"]
+
+        await in_parallel(send)
+        assert len(service.carrier.calls) == CALLS, "all of them ring at the same time"
+        clock.gate.set()
         await service.calls_over()
-        statuses = await asyncio.gather(*(service.status(number(index)) for index in range(CALLS)))
-    assert {status["status"] for status in statuses} == {"verified"}
-    assert {status["call"]["state"] for status in statuses} == {"completed"}
+        delivered = await in_parallel(lambda index: service.status(number(index)))
+        assert await in_parallel(verify) == [True] * CALLS
+        verified = await in_parallel(lambda index: service.status(number(index)))
+    assert {status["status"] for status in delivered} == {"delivered"}
+    assert {status["call"]["end_reason"] for status in delivered} == {"answered_and_spoken"}
+    assert {status["call"]["times_spoken"] for status in delivered} == {2}
+    assert {status["status"] for status in verified} == {"verified"}
     assert service.carrier.requests == CALLS
-    reasons = {record.failure_reason for record in service.carrier.records.values()}
-    assert reasons == {""}
+    assert {record.failure_reason for record in service.carrier.records.values()} == {""}

@@ -1,6 +1,7 @@
 """The program: it starts with one command, says in one line why it does not, and stops in order."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -24,6 +25,15 @@ from tests.conftest import VOBIZ_TOKEN, RunningService, run_service
 
 ROOT = Path(__file__).parent.parent
 VOBIZ = {"vobiz_auth_id": "MA_TEST", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": "+12025550100"}
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """The program sets up logging; give pytest its own back."""
+    before = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:], logging.root.level = before
+    logging.getLogger("uvicorn.access").disabled = False
 
 
 def environment(**given: str) -> dict[str, str]:
@@ -169,23 +179,15 @@ async def test_live_and_ready_differ_while_stopping(service: RunningService) -> 
 
 
 async def test_calls_under_way_and_open_pages_do_not_hold_up_the_stop() -> None:
-    async with run_service() as service:
-        await service.send("+14155550142")
-        stream = service.client.stream("GET", "/simulator/phone/events")
-        response = await stream.__aenter__()
-        lines = response.aiter_lines()
-        assert "hello" in await anext(lines)
-        reading = asyncio.create_task(stream_end(lines))
-    await reading
-    await stream.__aexit__(None, None, None)
-
-
-async def stream_end(lines: Any) -> None:
-    try:
-        async for _ in lines:
-            continue
-    except httpx.HTTPError:
-        pass
+    async with httpx.AsyncClient(timeout=30) as watcher:
+        async with run_service() as service:
+            await service.send("+14155550142")
+            url = f"{service.client.base_url}/simulator/phone/events"
+            response = await watcher.send(watcher.build_request("GET", url), stream=True)
+            lines = response.aiter_lines()
+            assert "hello" in await anext(lines)
+        rest = [line async for line in lines]
+    assert any("ringing" in line for line in rest), "and then the stream came to its end"
 
 
 async def test_time_is_kept_although_one_tick_fails(caplog: pytest.LogCaptureFixture) -> None:
@@ -210,8 +212,6 @@ async def test_time_is_kept_although_one_tick_fails(caplog: pytest.LogCaptureFix
 
 
 def record_of(**extra: Any) -> Any:
-    import logging
-
     record = logging.LogRecord("otp", logging.INFO, "x.py", 1, "a\nforged\x1b[31m\u2028line", None, None)
     vars(record).update(extra)
     return record
@@ -247,12 +247,6 @@ def test_exceptions_are_shown_below_their_line() -> None:
 def test_people_get_text_and_machines_json(
     given: LogFormat | None, is_terminal: bool, formatter: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import logging
-
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
-    before = logging.root.handlers[:], logging.root.level
-    try:
-        set_up_logging(given)
-        assert type(logging.root.handlers[0].formatter) is formatter
-    finally:
-        logging.root.handlers, logging.root.level = before
+    set_up_logging(given)
+    assert type(logging.root.handlers[0].formatter) is formatter

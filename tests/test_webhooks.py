@@ -67,7 +67,7 @@ NOTICES = ("/ring", "/hangup")
         pytest.param("0" * 68, id="guessed"),
         pytest.param("{token}0", id="longer"),
         pytest.param("{altered}", id="altered"),
-        pytest.param("%2e%2e", id="dots"),
+        pytest.param("%20%00", id="control characters"),
     ],
 )
 async def test_an_unknown_token_learns_and_changes_nothing(call: Call, route: str, token: str) -> None:
