@@ -3,7 +3,10 @@
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+import msgspec
 
 from phone_numbers import region_of
 
@@ -16,48 +19,45 @@ _CHARACTERS_PER_SECOND = 11
 _SECONDS_PER_UTTERANCE = 0.4
 
 
-@dataclass(frozen=True, slots=True)
-class Speak:
+class _Step(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
+    """Steps are compared and looked up by their contents, many times a second."""
+
+
+class Speak(_Step, frozen=True):
     """Say a text in a language (BCP 47 tag)."""
 
     text: str
     language: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(_Step, frozen=True):
     """Say nothing for whole seconds."""
 
     seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlayAudio:
+class PlayAudio(_Step, frozen=True):
     """Play an audio file from its absolute URL."""
 
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Menu:
+class Menu(_Step, frozen=True):
     """Say the prompt and wait for one key; then ask us what comes next, with the key if there was one."""
 
     prompt: tuple[Speak | PlayAudio, ...]
     timeout_seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class Continue:
+class Continue(_Step, frozen=True):
     """Ask us what comes next. Its arrival proves that everything before it was played."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(_Step, frozen=True):
     """Go back to the answer URL and hear the code again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hangup:
+class Hangup(_Step, frozen=True):
     """End the call."""
 
 
@@ -87,6 +87,7 @@ class ScriptWriter:
         self._texts = texts
         self._app_name = app_name
         self._default_language = default_language
+        self._first_reading_seconds: dict[tuple[int, str], float] = {}
         self._language_of_region = {region: code for code, text in texts.items() for region in text.regions}
 
     def choose_language(self, wanted: str | None, phone: str, spoken: Iterable[str]) -> str | None:
@@ -141,8 +142,12 @@ class ScriptWriter:
 
     def first_reading_seconds(self, code_length: int, language: str) -> float:
         """How long a call has lasted, at the most, when the code has been read once."""
-        script = self.read_code("0" * code_length, language, with_greeting=True, with_menu=False)
-        return estimated_seconds(script[: script.index(Pause(READING_PAUSE_SECONDS))])
+        known = self._first_reading_seconds.get((code_length, language))
+        if known is None:
+            script = self.read_code("0" * code_length, language, with_greeting=True, with_menu=False)
+            known = estimated_seconds(script[: script.index(Pause(READING_PAUSE_SECONDS))])
+            self._first_reading_seconds[code_length, language] = known
+        return known
 
     def _texts_for(self, language: str) -> SpokenTexts:
         return self._texts[language.split("-")[0].lower()]
@@ -177,8 +182,16 @@ def _seconds_of(step: Step) -> float:
             return 0
 
 
+_DIGIT_PAUSE = Pause(DIGIT_PAUSE_SECONDS)
+
+
+@lru_cache(maxsize=4096)
+def _character(character: str, language: str) -> Speak:
+    return Speak(character, language)
+
+
 def _spelled(code: str, language: str) -> CallScript:
     steps: list[Step] = []
     for character in code:
-        steps += (Speak(character, language), Pause(DIGIT_PAUSE_SECONDS))
+        steps += (_character(character, language), _DIGIT_PAUSE)
     return tuple(steps[:-1])

@@ -1,17 +1,20 @@
 """Routes that stay in FastAPI's OpenAPI document but skip its request machinery.
 
-FastAPI's usual path (dependencies, body models, response models) costs several times what a request to this
-service takes by itself. A LeanRoute is described by its endpoint's signature like any other route; at run time it
-reads the body, lets pydantic check it, awaits the endpoint and sends the bytes.
+FastAPI's usual path (middleware, router, dependencies, response models) costs several times what a request to
+this service takes by itself. A LeanRoute is described by its endpoint's signature like any other route; at run
+time a LeanApp looks it up in a table, and the route reads the body, lets pydantic check it, awaits the endpoint
+and sends the bytes.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
+from starlette.routing import BaseRoute
 from starlette.types import Message, Receive, Scope, Send
 
 import problems
@@ -48,6 +51,34 @@ class LeanRoute(APIRoute):
     def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:
         super().__init__(path, endpoint, response_model=None, **options)
         self.app = _asgi_app(endpoint)
+
+
+class LeanApp(FastAPI):
+    """A FastAPI app that hands a request for a LeanRoute straight to it; all others go FastAPI's way.
+
+    Lean paths are fixed, or end in one parameter.
+    """
+
+    def __init__(self, *, routes: Sequence[BaseRoute], **options: Any) -> None:
+        super().__init__(routes=list(routes), **options)
+        self._lean_routes: dict[tuple[str, str], LeanRoute] = {}
+        for route in routes:
+            if isinstance(route, LeanRoute):
+                self._lean_routes.update(
+                    {(method, route.path.split("{")[0]): route for method in route.methods or ()}
+                )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            method, path = scope["method"], scope["path"]
+            if (route := self._lean_routes.get((method, path))) and not route.param_convertors:
+                scope["path_params"] = {}
+                return await route.app(scope, receive, send)
+            prefix, slash, value = path.rpartition("/")
+            if value and (route := self._lean_routes.get((method, prefix + slash))):
+                scope["path_params"] = {next(iter(route.param_convertors)): value}
+                return await route.app(scope, receive, send)
+        await super().__call__(scope, receive, send)
 
 
 def _asgi_app(endpoint: Endpoint) -> Callable[[Scope, Receive, Send], Awaitable[None]]:

@@ -1,19 +1,25 @@
 """One event, one line: JSON for machines, plain text on a terminal. Control characters cannot forge a line."""
 
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 
+import msgspec
+
 from settings import LogFormat
 
+_LINE_ENDS = {0x7F: "\\u007f", 0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
 class JsonFormatter(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._second, self._second_text = -1, ""
+
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "at": self._utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
@@ -21,7 +27,16 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        # JSON escapes the control characters of ASCII; the rest of what ends a line somewhere is escaped here.
+        return msgspec.json.encode(line, enc_hook=str).decode().translate(_LINE_ENDS)
+
+    def _utc(self, created: float) -> str:
+        """ISO 8601 with milliseconds; the text of a second is made once."""
+        second, rest = divmod(created, 1)
+        if second != self._second:
+            self._second = int(second)
+            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._second_text}.{int(rest * 1000):03d}Z"
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -48,6 +63,9 @@ def set_up_logging(log_format: LogFormat | None) -> None:
         log_format = LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ConsoleFormatter() if log_format is LogFormat.CONSOLE else JsonFormatter())
+    # What no line shows need not be found out for each of them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # nor who called: documented in the logging HOWTO under "Optimization"
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     # These write URLs, which hold phone numbers and call tokens.
     logging.getLogger("httpx").setLevel(logging.WARNING)

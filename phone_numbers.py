@@ -2,11 +2,13 @@
 
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 import phonenumbers
 
 _TOLERATED = re.compile(r"\+[0-9 .\-()]{7,40}")
 _SEPARATORS = re.compile(r"[ .\-()]")
+_NON_GEOGRAPHIC = "001"  # libphonenumber's region of numbers such as +800 and +882
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
@@ -14,7 +16,11 @@ class InvalidPhone(ValueError):
     """The text is not one complete phone number. The message says what to do and never repeats the text."""
 
 
-@lru_cache(maxsize=65_536)
+class _Number(NamedTuple):
+    e164: str
+    region: str | None
+
+
 def to_e164(text: str) -> str:
     """The one E.164 spelling of a phone number.
 
@@ -24,6 +30,16 @@ def to_e164(text: str) -> str:
 
     Raises: InvalidPhone.
     """
+    return _read(text).e164
+
+
+def region_of(e164: str) -> str | None:
+    """ISO 3166 region of a number, for example `IN`; None where the number belongs to no region."""
+    return _read(e164).region
+
+
+@lru_cache(maxsize=65_536)
+def _read(text: str) -> _Number:
     if not text.lstrip().startswith("+") and _TOLERATED.fullmatch("+" + text):
         raise InvalidPhone("has no country code: write it as E.164, for example +14155550100")
     if not _TOLERATED.fullmatch(text):
@@ -33,15 +49,10 @@ def to_e164(text: str) -> str:
     except phonenumbers.NumberParseException:
         raise InvalidPhone("has an unknown country code: write it as E.164, for example +14155550100") from None
     e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    if not phonenumbers.is_valid_number(number) or not _E164.fullmatch(e164):
+    region = phonenumbers.region_code_for_number(number)
+    if region is None or not phonenumbers.is_valid_number_for_region(number, region) or not _E164.fullmatch(e164):
         raise InvalidPhone("is not a complete number of its country: check the digits")
-    return e164
-
-
-@lru_cache(maxsize=65_536)
-def region_of(e164: str) -> str | None:
-    """ISO 3166 region of a number, for example `IN`; None where the number belongs to no region."""
-    return phonenumbers.region_code_for_number(phonenumbers.parse(e164))
+    return _Number(e164, None if region == _NON_GEOGRAPHIC else region)
 
 
 def mask(e164: str) -> str:

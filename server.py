@@ -26,7 +26,7 @@ import webhooks
 from call_script import ScriptWriter, load_spoken_texts
 from clock import Clock
 from http_client import open_http_client
-from lean_route import MAX_BODY_BYTES
+from lean_route import MAX_BODY_BYTES, LeanApp
 from log_format import set_up_logging
 from ops import Readiness
 from otp_service import CallPolicy, OtpService
@@ -62,12 +62,14 @@ def create_app(
         settings, clock, VobizClient(_vobiz_config(settings, account), http, settings.provider_names[0])
     )
     readiness = Readiness()
-    app = FastAPI(
+    app = LeanApp(
         title="Voice OTP",
         version="0.1.0",
         description="One-time codes by phone call, self-hosted.",
         routes=_routes(settings, service, readiness, carrier),
         lifespan=_lifespan(service, readiness, carrier, http),
+        # Spans and error records would hold paths and messages, and with them numbers and call tokens.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
     _describe_problems(app)

@@ -22,7 +22,7 @@ from voice_provider import CallEvent, CallState, CallUrls, RawWebhook, VoiceProv
 logger = logging.getLogger(__name__)
 
 XML = "application/xml"
-_READING = re.compile("[1-9]")
+_READING = re.compile(rb"(?:^|&)n=([1-9])(?:&|$)")
 _NOTHING_TO_DO = (CallState.RINGING, CallState.COMPLETED)
 
 _NO_URLS = CallUrls("", "", "", "", "")  # a script that only hangs up leads nowhere
@@ -142,14 +142,14 @@ async def _authenticate_by_signature(
 
 
 async def _raw(service: OtpService, request: Request) -> RawWebhook:
-    path = request.scope.get("raw_path", request.url.path.encode()).decode("ascii")
+    path = request.scope["raw_path"].decode("ascii")  # as the carrier sent it, which is what it signed
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
     return RawWebhook(service.public_url_of(path), headers, await read_body(request.receive))
 
 
 def _reading_of(request: Request) -> int | None:
-    number = request.query_params.get("n", "")
-    return int(number) if _READING.fullmatch(number) else None
+    number = _READING.search(request.scope["query_string"])
+    return int(number[1]) if number else None
 
 
 def _hang_up(service: OtpService, status: int) -> Reply:

@@ -13,7 +13,7 @@ from voice_provider import CallUrls
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # compared, and hashed for the cache below, as the one object it is
 class Dialect:
     """How one provider spells the steps of a script.
 

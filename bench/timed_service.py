@@ -8,20 +8,18 @@ import sys
 import time
 from typing import Any
 
-from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 import server
+from lean_route import LeanApp
 
-_create_app = server.create_app
 
+class TimedApp(LeanApp):
+    """`answer_seconds` holds one time for each answered call."""
 
-class Stopwatch:
-    """ASGI middleware. `seconds` holds one time for each answered call."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._seconds: list[float] = []
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.answer_seconds: list[float] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope.get("path", "")
@@ -29,22 +27,16 @@ class Stopwatch:
             await self._report(send)
             return
         started = time.perf_counter()
-        await self._app(scope, receive, send)
+        await super().__call__(scope, receive, send)
         if path.startswith("/answer/"):
-            self._seconds.append(time.perf_counter() - started)
+            self.answer_seconds.append(time.perf_counter() - started)
 
     async def _report(self, send: Send) -> None:
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": json.dumps(self._seconds).encode()})
-
-
-def create_app(*arguments: Any, **options: Any) -> FastAPI:
-    app = _create_app(*arguments, **options)
-    app.add_middleware(Stopwatch)
-    return app
+        await send({"type": "http.response.body", "body": json.dumps(self.answer_seconds).encode()})
 
 
 if __name__ == "__main__":
-    server.create_app = create_app
+    setattr(server, "LeanApp", TimedApp)  # noqa: B010 - the name is final to the type checker
     sys.exit(server.main())
