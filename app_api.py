@@ -1,6 +1,5 @@
 """Routes that your backend calls: /send-otp, /verify-otp, /otp-status, /cancel-otp."""
 
-import math
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -322,14 +321,10 @@ def _call_status(call: Call) -> CallStatus:
         state=call.state.value,
         end_reason=call.end_reason.value if call.end_reason else None,
         hangup_cause=call.hangup_cause or None,
-        ring_seconds=_whole(call.ring_seconds),
-        talk_seconds=_whole(call.talk_seconds),
+        ring_seconds=call.ring_seconds,
+        talk_seconds=call.talk_seconds,
         times_spoken=call.times_spoken,
     )
-
-
-def _whole(seconds: float | None) -> int | None:
-    return None if seconds is None else math.floor(seconds)
 
 
 def _iso(unix_seconds: float) -> str:

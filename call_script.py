@@ -16,7 +16,7 @@ READING_PAUSE_SECONDS = 2
 MENU_TIMEOUT_SECONDS = 5
 # Slower than the usual 14 characters a second, so that an estimate never claims too early that a code was read.
 _CHARACTERS_PER_SECOND = 11
-_SECONDS_PER_UTTERANCE = 0.4
+_SECONDS_PER_UTTERANCE = 0.8
 
 
 class _Step(msgspec.Struct, frozen=True, gc=False, cache_hash=True):

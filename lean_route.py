@@ -56,7 +56,8 @@ class LeanRoute(APIRoute):
 class LeanApp(FastAPI):
     """A FastAPI app that hands a request for a LeanRoute straight to it; all others go FastAPI's way.
 
-    Lean paths are fixed, or end in one parameter.
+    Lean paths are fixed, or end in one parameter. Middleware that is added to the app does not see lean requests:
+    wrap the app in what must see all of them.
     """
 
     def __init__(self, *, routes: Sequence[BaseRoute], **options: Any) -> None:
@@ -122,15 +123,20 @@ async def _read_json(scope: Scope, receive: Receive) -> bytes:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole body. Raises: Problem 413 as soon as it is longer than 16 KiB."""
-    message: Message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body", False) and len(body) <= MAX_BODY_BYTES:
-        message = await receive()
+    """The whole body.
+
+    Raises: Problem 413 as soon as it is longer than 16 KiB, Problem 400 when the sender leaves in its middle.
+    """
+    body: bytes = b""
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "invalid_request", "the body was cut off")
         body += message.get("body", b"")
-    if len(body) > MAX_BODY_BYTES:
-        raise Problem(413, "payload_too_large", f"a body may have at most {MAX_BODY_BYTES} bytes")
-    return body
+        if len(body) > MAX_BODY_BYTES:
+            raise Problem(413, "payload_too_large", f"a body may have at most {MAX_BODY_BYTES} bytes")
+        if not message.get("more_body", False):
+            return body
 
 
 def parse_json(model: type[Model], body: bytes) -> Model:

@@ -33,7 +33,7 @@ _EVENT_NAMES = (
     "wrong_code", "code_replaced", "verified", "expired", "locked", "cancelled",
 )  # fmt: skip
 _EVENT_NUMBERS = {name: number for number, name in enumerate(_EVENT_NAMES)}
-_TIMELINE_ENTRY = struct.Struct("<If")  # seconds after the creation need no double; 8 bytes an entry
+_TIMELINE_ENTRY = struct.Struct("<BI")  # which event, and milliseconds since the creation: 5 bytes
 MAX_TIMELINE_ENTRIES = 40
 
 # How long the carrier may stay silent in each state beyond what the call was given, before we ask it.
@@ -61,9 +61,9 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     call_id: str = ""
     end_reason: EndReason | None = None
     hangup_cause: str = ""
-    ring_seconds: float | None = None
+    ring_seconds: int | None = None
     answered_at: float | None = None
-    talk_seconds: float | None = None
+    talk_seconds: int | None = None
     readings: int = 0
     fetches: int = 0
     times_spoken: int = 0
@@ -105,8 +105,8 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
         return self.call if self.call is not None and self.call.is_live else None
 
     def timeline(self) -> Iterator["TimelineEntry"]:
-        for number, after in _TIMELINE_ENTRY.iter_unpack(self.packed_timeline):
-            yield TimelineEntry(self.created_wall + after, _EVENT_NAMES[number])
+        for number, milliseconds in _TIMELINE_ENTRY.iter_unpack(self.packed_timeline):
+            yield TimelineEntry(self.created_wall + milliseconds / 1000, _EVENT_NAMES[number])
 
 
 class TimelineEntry(NamedTuple):
@@ -131,7 +131,7 @@ def note(record: Verification, event: str, now: float) -> Verification:
     """Add an event to the timeline; a full timeline keeps its beginning."""
     if len(record.packed_timeline) >= MAX_TIMELINE_ENTRIES * _TIMELINE_ENTRY.size:
         return record
-    entry = _TIMELINE_ENTRY.pack(_EVENT_NUMBERS[event], now - record.created_at)
+    entry = _TIMELINE_ENTRY.pack(_EVENT_NUMBERS[event], int((now - record.created_at) * 1000))
     return _replace(record, packed_timeline=record.packed_timeline + entry)
 
 
@@ -182,7 +182,7 @@ def apply_event(record: Verification, event: CallEvent, now: float) -> Verificat
             record = _with_call(record, state=event.state, overdue_at=overdue_at)
         case CallState.ANSWERED:
             overdue_at = now + call.time_limit_seconds + NEWS_GRACE_SECONDS
-            ring_seconds = now - call.started_at
+            ring_seconds = int(now - call.started_at)
             record = _with_call(
                 record, state=event.state, overdue_at=overdue_at, answered_at=now, ring_seconds=ring_seconds
             )
@@ -203,7 +203,7 @@ def _end_call(record: Verification, event: CallEvent, now: float) -> Verificatio
         state=CallState.COMPLETED,
         times_spoken=spoken,
         talk_seconds=talk_seconds,
-        ring_seconds=call.ring_seconds if call.answered_at is not None else now - call.started_at,
+        ring_seconds=call.ring_seconds if call.answered_at is not None else int(now - call.started_at),
         hangup_cause=event.hangup_cause,
         end_reason=_end_reason(record, event, was_answered=was_answered, was_spoken=bool(spoken)),
     )
@@ -213,10 +213,10 @@ def _end_call(record: Verification, event: CallEvent, now: float) -> Verificatio
     return _replace(ended, status=Status.DELIVERED if spoken else Status.UNDELIVERED)
 
 
-def _talk_seconds(call: Call, event: CallEvent, now: float) -> float | None:
+def _talk_seconds(call: Call, event: CallEvent, now: float) -> int | None:
     if event.talk_seconds is not None:
         return event.talk_seconds
-    return now - call.answered_at if call.answered_at is not None else None
+    return int(now - call.answered_at) if call.answered_at is not None else None
 
 
 def _end_reason(record: Verification, event: CallEvent, *, was_answered: bool, was_spoken: bool) -> EndReason:

@@ -11,6 +11,7 @@ import hmac
 import json
 import logging
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -306,7 +307,8 @@ def _ended_event(call_id: str, fields: Mapping[str, str], *, code_field: str, ta
 def _hangup_cause(fields: Mapping[str, str], code: str) -> str:
     """The carrier's own words, such as `USER_BUSY 3010`, kept short and printable."""
     name = fields.get("HangupCause") or fields.get("hangup_cause") or fields.get("HangupCauseName") or ""
-    return re.sub(r"[^A-Za-z0-9_ ()-]", "", f"{name} {code}".strip())[:64]
+    cause = re.sub(r"[^A-Za-z0-9_ ()-]", "", f"{name} {code}".strip())[:64]
+    return sys.intern(cause)  # a handful of causes, kept for many calls
 
 
 def _texts_of(details: Mapping[str, Any]) -> dict[str, str]:

@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from lean_route import read_body
+from problems import Problem
 from tests.conftest import VOBIZ_TOKEN, FakeTime, RunningService, run_service
 
 PHONE = "+14155550101"
@@ -324,6 +326,20 @@ async def test_a_chunked_body_without_length_is_cut_off_at_the_limit(service: Ru
     headers = {"content-type": "application/json"}
     answer = await service.client.post("/send-otp", content=chunks(), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
+
+
+async def test_a_body_that_breaks_off_is_not_taken_for_a_whole_one(service: RunningService) -> None:
+    messages = [
+        {"type": "http.request", "body": b'{"phone":"+14155550101"}', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    with pytest.raises(Problem) as refused:
+        await read_body(receive)
+    assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])

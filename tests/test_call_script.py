@@ -77,7 +77,7 @@ def test_a_call_with_all_replays_fits_into_the_default_time_limit(writer: Script
 
 def test_an_estimate_counts_pauses_prompts_and_speech() -> None:
     script = (Pause(2), Speak("x" * 11, "en-US"), Menu((Speak("x" * 22, "en-US"),), 5), PlayAudio("https://a/b"))
-    assert estimated_seconds(script) == pytest.approx(2 + 1.4 + 2.4)
+    assert estimated_seconds(script) == pytest.approx(2 + 1.8 + 2.8)
 
 
 def test_first_reading_ends_before_the_second_begins(writer: ScriptWriter) -> None:

@@ -159,6 +159,27 @@ async def test_a_lost_hangup_callback_is_made_good_by_asking_the_carrier(fake_ti
         )
 
 
+@pytest.mark.parametrize("answer", [httpx.Response(500), httpx.Response(404), httpx.ConnectError("gone")])
+async def test_a_call_that_cannot_be_looked_up_is_given_up_later(fake_time: FakeTime, answer: Any) -> None:
+    def vendor(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(200, json={"request_uuid": CALL_UUID})
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer.status_code)
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(vendor))
+    settings = {"vobiz_auth_id": "MA_TEST", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": "+12025550100"}
+    async with run_service(fake_time.clock, http, public_url=PUBLIC_URL, **settings) as service:
+        await service.send("+14155550142")
+        fake_time.advance(30 + 16)
+        await service.app.state.service.tick()
+        assert (await service.status("+14155550142"))["call"]["state"] == "dialing"
+        fake_time.advance(31)
+        call = (await service.status("+14155550142"))["call"]
+        assert (call["state"], call["end_reason"]) == ("completed", "unknown")
+
+
 async def test_voicemail_is_hung_up_on_when_detection_is_on() -> None:
     async with run_service(machine_detection="hangup") as service:
         for phone, end_reason in (("+14155550109", "voicemail"), ("+14155550101", "answered_and_spoken")):
