@@ -12,9 +12,8 @@ from otp_service import OtpService, SendOrder, Sent, UnsupportedOption
 from otp_store import Checked, Outcome
 from phone_numbers import InvalidPhone, to_e164
 from problems import FieldError, Problem
-from sealing import VERIFICATION_ID
 from settings import Settings
-from verification import Call, Status, Verification
+from verification import VERIFICATION_ID, Call, Status, Verification
 
 _EXAMPLE_ID = "vrf_3f9a1c64b08e4d27a5c1f0e2d7b6a894"
 _EXAMPLE_CALL_ID = "5a9fd4a0-3d4c-11ef-bef9-0242ac110005"
@@ -37,7 +36,11 @@ Phone = Annotated[
 ]
 Code = Annotated[
     str,
-    Field(description="4 to 10 characters of 0-9 and A-Z", pattern="^[0-9A-Z]{4,10}$", examples=["610389"]),
+    Field(
+        description="4 to 10 characters of 0-9 and A-Z",
+        pattern="^[0-9A-Z]{4,10}$",
+        examples=["610389"],
+    ),
 ]
 VerificationId = Annotated[
     str,
@@ -51,6 +54,9 @@ VerificationId = Annotated[
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    def __repr__(self) -> str:  # requests hold codes and numbers
+        return f"{type(self).__name__}(...)"
 
 
 class SendOtp(_Request):

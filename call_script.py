@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -80,6 +81,15 @@ class SpokenTexts:
     apology: str
 
 
+class _Estimates(NamedTuple):
+    """Seconds that the parts of a call take."""
+
+    first_reading: float
+    first_document: float
+    replay: float
+    goodbye: float
+
+
 class ScriptWriter:
     """Writes the scripts of an OTP call in every language that `spoken_texts/` has a file for."""
 
@@ -87,7 +97,7 @@ class ScriptWriter:
         self._texts = texts
         self._app_name = app_name
         self._default_language = default_language
-        self._first_reading_seconds: dict[tuple[int, str], float] = {}
+        self._known_estimates: dict[tuple[int, str], _Estimates] = {}
         self._language_of_region = {region: code for code, text in texts.items() for region in text.regions}
 
     def choose_language(self, wanted: str | None, phone: str, spoken: Iterable[str]) -> str | None:
@@ -142,11 +152,26 @@ class ScriptWriter:
 
     def first_reading_seconds(self, code_length: int, language: str) -> float:
         """How long a call has lasted, at the most, when the code has been read once."""
-        known = self._first_reading_seconds.get((code_length, language))
+        return self._estimates(code_length, language).first_reading
+
+    def whole_call_seconds(self, code_length: int, max_replays: int, language: str) -> float:
+        """How long a call can last: every replay, every menu waited out, and a last "goodbye"."""
+        estimates = self._estimates(code_length, language)
+        return estimates.first_document + max_replays * estimates.replay + estimates.goodbye
+
+    def _estimates(self, code_length: int, language: str) -> "_Estimates":
+        known = self._known_estimates.get((code_length, language))
         if known is None:
-            script = self.read_code("0" * code_length, language, with_greeting=True, with_menu=False)
-            known = estimated_seconds(script[: script.index(Pause(READING_PAUSE_SECONDS))])
-            self._first_reading_seconds[code_length, language] = known
+            code = "0" * code_length
+            first = self.read_code(code, language, with_greeting=True, with_menu=True)
+            replay = self.read_code(code, language, with_greeting=False, with_menu=True)
+            known = _Estimates(
+                first_reading=estimated_seconds(first[: first.index(Pause(READING_PAUSE_SECONDS))]),
+                first_document=estimated_seconds(first) + MENU_TIMEOUT_SECONDS,
+                replay=estimated_seconds(replay) + MENU_TIMEOUT_SECONDS,
+                goodbye=estimated_seconds(self.goodbye(language)),
+            )
+            self._known_estimates[code_length, language] = known
         return known
 
     def _texts_for(self, language: str) -> SpokenTexts:

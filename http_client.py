@@ -62,10 +62,14 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()  # reading the certificate authorities takes a tenth of a second
 
 
-def open_http_client() -> httpx.AsyncClient:
-    """A pooled client, which the caller closes. Certificates are verified, redirects are not followed."""
+def open_http_client(deadline_seconds: float) -> httpx.AsyncClient:
+    """A pooled client, which the caller closes. Certificates are verified, redirects are not followed.
+
+    Callers end a whole request after `deadline_seconds` themselves; a wait for a free connection ends a little
+    earlier, while it is still certain that nothing was sent.
+    """
     limits = httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=30)
-    timeout = httpx.Timeout(8, connect=3, pool=9)
+    timeout = httpx.Timeout(deadline_seconds, connect=min(3, deadline_seconds), pool=0.9 * deadline_seconds)
     return httpx.AsyncClient(
         transport=CarrierTransport(verify=_tls(), limits=limits), timeout=timeout, follow_redirects=False
     )

@@ -39,6 +39,7 @@ Endpoint = Callable[..., Awaitable[Reply]]
 
 def json_reply(status: int, model: BaseModel) -> Reply:
     """A model as JSON; fields that are None because they do not apply are left out."""
+    # What model_dump_json and model_validate do, without their detours: half the time of a small model.
     return Reply(status, model.__pydantic_serializer__.to_json(model, exclude_none=True, by_alias=True))
 
 
@@ -168,24 +169,22 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _invalid_fields(model: type[BaseModel], error: ValidationError) -> Problem:
-    """Say per field what is expected. Field names are only repeated where they are ours."""
-    errors = []
-    for details in error.errors(include_input=False, include_url=False, include_context=False):
-        name = str(details["loc"][0]) if details["loc"] else ""
-        is_our_text = details["type"] == "value_error"
-        if is_our_text and not name:
-            errors.append(FieldError("", details["msg"].removeprefix("Value error, ")))
-            continue
-        if name not in model.model_fields:
-            accepted = ", ".join(model.model_fields)
-            errors.append(FieldError("", f"the body must be an object with these fields only: {accepted}"))
-            continue
-        hint = model.model_fields[name].description or ""
-        is_missing = details["type"] == "missing"
-        reason = (
-            "is required" if is_missing else details["msg"].removeprefix("Value error, ") if is_our_text else ""
+    """Say per field what is expected. Nothing of the request is repeated: field names are ours."""
+    details = error.errors(include_input=False, include_url=False, include_context=False)
+    errors = list(dict.fromkeys(_field_error(model, detail) for detail in details))
+    code = "invalid_phone" if [one.field for one in errors] == ["phone"] else "invalid_request"
+    summary = "; ".join(f"{field} {message}".strip() for field, message in errors)
+    return Problem(422, code, summary, errors=errors)
+
+
+def _field_error(model: type[BaseModel], detail: Any) -> FieldError:
+    name = str(detail["loc"][0]) if detail["loc"] else ""
+    if detail["type"] == "value_error":  # raised by a validator of ours, with words of ours
+        return FieldError(name, detail["msg"].removeprefix("Value error, "))
+    if name not in model.model_fields:
+        return FieldError(
+            "", f"the body must be an object with these fields only: {', '.join(model.model_fields)}"
         )
-        errors.append(FieldError(name, reason or f"must be {hint}"))
-    code = "invalid_phone" if errors[0].field == "phone" and len(errors) == 1 else "invalid_request"
-    summary = "; ".join(f"{field} {message}".strip() for field, message in dict.fromkeys(errors))
-    return Problem(422, code, summary, errors=list(dict.fromkeys(errors)))
+    if detail["type"] == "missing":
+        return FieldError(name, "is required")
+    return FieldError(name, f"must be {model.model_fields[name].description}")

@@ -2,11 +2,14 @@
 
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 
 import msgspec
 
 from settings import LogFormat
+
+logger = logging.getLogger(__name__)
 
 _LINE_ENDS = {0x7F: "\\u007f", 0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
@@ -55,6 +58,12 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def log_unexpected(error: BaseException, during: str) -> None:
+    """Log where an error came from. Not its message, which may quote a code or a number."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("unexpected %s during %s", type(error).__name__, during, extra={"trace": frames})
 
 
 def set_up_logging(log_format: LogFormat | None) -> None:

@@ -4,15 +4,17 @@ import asyncio
 import dataclasses
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from call_script import REPLAY, SILENT_HANGUP, CallScript, ScriptWriter
 from clock import Clock
-from otp_store import Begun, Checked, NewCode, OtpStore
+from log_format import log_unexpected
+from otp_store import Begun, Checked, NewCode, OtherCall, OtpStore
 from phone_numbers import mask
-from sealing import CallRef, Sealer, draw_code
-from verification import Call, NewCall, Status, Verification
+from sealing import Sealer
+from verification import Call, CallRef, NewCall, Status, Verification, draw_code, short_id
 from voice_provider import (
     CallEvent,
     CallOrder,
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 REPLAY_KEY = "1"
 MAX_WRONG_KEYS = 2
 TICK_SECONDS = 1.0
+LOOK_UPS_AT_ONCE = 10
 
 
 class UnsupportedOption(Exception):
@@ -57,9 +60,9 @@ class CallPolicy:
 class SendOrder:
     """One request for a code. `phone` is E.164; `code` is the backend's own, if it brought one."""
 
-    phone: str
+    phone: str = field(repr=False)
     language: str | None
-    code: str | None
+    code: str | None = field(repr=False)
     code_length: int
     ttl_seconds: int
     max_replays: int
@@ -69,7 +72,7 @@ class SendOrder:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """`is_confirmed` is False while it is unknown whether the carrier took the call."""
+    """`is_confirmed` is False when the carrier did not tell in time whether it took the call."""
 
     record: Verification
     call: Call
@@ -129,7 +132,7 @@ class OtpService:
         call = begun.record.call
         assert call is not None  # noqa: S101 - begin() always starts or joins a call
         if begun.is_duplicate:
-            return Sent(begun.record, call, is_duplicate=True, is_confirmed=bool(call.call_id))
+            return Sent(begun.record, call, is_duplicate=True, is_confirmed=True)
         return await self._place(begun.record, call, provider)
 
     async def _begin(self, order: SendOrder, provider: VoiceProvider, language: str) -> Begun:
@@ -141,18 +144,23 @@ class OtpService:
             language=language,
             max_replays=order.max_replays,
             ring_timeout_seconds=self._policy.ring_timeout_seconds,
-            time_limit_seconds=self._policy.time_limit_seconds,
+            time_limit_seconds=self._time_limit(len(code), order.max_replays, language),
             first_reading_seconds=self._writer.first_reading_seconds(len(code), language),
         )
         return await self._store.begin(order.phone, new_code, new_call)
+
+    def _time_limit(self, code_length: int, max_replays: int, language: str) -> int:
+        """As long as this call can last with all its replays, but never longer than the policy allows."""
+        needed = self._writer.whole_call_seconds(code_length, max_replays, language)
+        return min(math.ceil(needed), self._policy.time_limit_seconds)
 
     async def _place(self, record: Verification, call: Call, provider: VoiceProvider) -> Sent:
         order = CallOrder(
             to=record.phone,
             from_number=call.from_number,
             urls=self.call_urls(CallRef(record.id, call.number), reading=0),
-            ring_timeout_seconds=self._policy.ring_timeout_seconds,
-            time_limit_seconds=self._policy.time_limit_seconds,
+            ring_timeout_seconds=call.ring_timeout_seconds,
+            time_limit_seconds=call.time_limit_seconds,
             hang_up_on_machine=self._policy.hang_up_on_machine,
         )
         try:
@@ -179,7 +187,7 @@ class OtpService:
             logger.info(
                 "code checked: %s",
                 checked.outcome.value,
-                extra={"verification": checked.record.id, "phone": mask(checked.record.phone)},
+                extra={"verification": short_id(checked.record.id), "phone": mask(checked.record.phone)},
             )
         return checked
 
@@ -202,7 +210,7 @@ class OtpService:
         call = record.live_call
         if call is None or not call.call_id:
             return record, False
-        return record, await self._hang_up(self._providers.by_name[call.provider], call.call_id)
+        return record, await self._hang_up(self._provider_of(call), call.call_id)
 
     async def _hang_up(self, provider: VoiceProvider, call_id: str) -> bool:
         try:
@@ -221,15 +229,15 @@ class OtpService:
             return None
         return self._in_progress(record, record.call)
 
-    async def find_call_by_id(self, call_id: str) -> CallInProgress | None:
+    async def find_call_by_id(self, provider: str, call_id: str) -> CallInProgress | None:
         """The live call that a carrier's call id stands for."""
-        record = await self._store.find_by_call_id(call_id)
+        record = await self._store.find_by_call_id(provider, call_id)
         if record is None or record.call is None:
             return None
         return self._in_progress(record, record.call)
 
     def _in_progress(self, record: Verification, call: Call) -> CallInProgress:
-        return CallInProgress(record, call, self._providers.by_name[call.provider])
+        return CallInProgress(record, call, self._provider_of(call))
 
     @property
     def default_provider(self) -> VoiceProvider:
@@ -240,13 +248,17 @@ class OtpService:
 
         Raises: WebhookRejected, StoreUnavailable.
         """
-        if current.call.call_id and event.call_id != current.call.call_id:
-            raise WebhookRejected("callback names another call than the one that its URL belongs to")
-        if not current.call.call_id:
-            await self._store.name_call(*current.ref, event.call_id)
-        record = await self._store.record_call_event(*current.ref, event)
-        if record is not None and record.call is not None and record.call.state is not current.call.state:
+        try:
+            record = await self._store.record_call_event(*current.ref, event)
+        except OtherCall as error:
+            raise WebhookRejected(f"callback is about another call: {error}") from None
+        if record is None or record.call is None:
+            return
+        if record.call.state is not current.call.state:
             _log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
+        is_newly_named = not current.call.call_id
+        if is_newly_named and record.status is Status.CANCELLED and record.call.is_live:
+            await self._hang_up(current.provider, event.call_id)  # the cancellation had no id to hang up by
 
     async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said:
         """What the callee hears after answering, or after asking to hear the code again.
@@ -259,7 +271,8 @@ class OtpService:
         reading = reading or current.call.times_spoken + 1
         code = await self._store.read_code(*current.ref, reading)
         if code is None:
-            script = SILENT_HANGUP if current.record.is_final else self._writer.apology(current.call.language)
+            is_needless = current.record.status in (Status.VERIFIED, Status.CANCELLED)
+            script = SILENT_HANGUP if is_needless else self._writer.apology(current.call.language)
         else:
             script = self._writer.read_code(
                 code,
@@ -311,38 +324,48 @@ class OtpService:
             ring=f"{base}/ring/{token}",
         )
 
-    def public_url_of(self, path: str) -> str:
-        """The URL under which a carrier knows one of our routes; what its signatures are made over."""
-        return self._policy.public_url + path
+    def public_urls_of(self, path: str) -> tuple[str, ...]:
+        """The URLs under which a carrier may know one of our routes; what its signatures are made over."""
+        return (self._policy.public_url + path, self._policy.fallback_public_url + path)
 
     async def keep_time(self) -> None:
         """Let deadlines pass, and ask carriers about calls that fell silent; runs until it is cancelled."""
-        while True:
-            try:
-                await self.tick()
-            except Exception as error:  # one bad second must not end all later ones
-                logger.error("timekeeping failed: %s", type(error).__name__)
-            await asyncio.sleep(TICK_SECONDS)
+        await asyncio.gather(
+            _every_second("expiry", self.expire),
+            _every_second("look-up of silent calls", self.ask_about_silent_calls),
+        )
 
-    async def tick(self) -> None:
+    async def expire(self) -> None:
+        """Let due deadlines take effect."""
         some_are_left = True
         while some_are_left:
             some_are_left = await self._store.expire()
             await asyncio.sleep(0)  # let requests in between two batches
-        overdue = await self._store.take_overdue_calls()
-        await asyncio.gather(*(self._ask_about(record) for record in overdue))
+
+    async def ask_about_silent_calls(self) -> None:
+        """Ask carriers about calls that are overdue, a few at a time."""
+        places = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
+
+        async def ask(record: Verification) -> None:
+            async with places:
+                await self._ask_about(record)
+
+        await asyncio.gather(*(ask(record) for record in await self._store.take_overdue_calls()))
 
     async def _ask_about(self, record: Verification) -> None:
         call = record.call
         if call is None or not call.call_id:
             return
         try:
-            event = await self._providers.by_name[call.provider].look_up(call.call_id)
+            event = await self._provider_of(call).look_up(call.call_id)
         except ProviderError as error:
             logger.warning("call could not be looked up: %s", error)
             return
         if event is not None:
             await self._store.record_call_event(record.id, call.number, event)
+
+    def _provider_of(self, call: Call) -> VoiceProvider:
+        return self._providers.by_name[call.provider]
 
     def _provider_named(self, name: str | None) -> VoiceProvider:
         if name is None:
@@ -352,9 +375,18 @@ class OtpService:
         return self._providers.by_name[name]
 
 
+async def _every_second(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+        except Exception as error:  # one bad second must not end all later ones
+            log_unexpected(error, name)
+        await asyncio.sleep(TICK_SECONDS)
+
+
 def _log_call(level: int, text: str, record: Verification, call: Call) -> None:
     details = {
-        "verification": record.id,
+        "verification": short_id(record.id),
         "phone": mask(record.phone),
         "provider": call.provider,
         "status": record.status.value,

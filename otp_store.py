@@ -1,15 +1,16 @@
 """Where verifications live: the contract of a store, and the store in memory."""
 
+import heapq
 from collections import OrderedDict
 from enum import StrEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-import verification as rules
+import verification as steps
 from clock import Clock
-from sealing import Sealer, draw_verification_id
-from verification import Call, NewCall, Status, Verification
+from sealing import Sealer
+from verification import Call, NewCall, Status, Verification, draw_verification_id
 from voice_provider import CallEvent, EndReason
 
 FAILURE_MEMORY_SECONDS = 24 * 3600
@@ -31,6 +32,10 @@ class NumberLocked(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class OtherCall(Exception):
+    """A report names another call than the one that it is said to be about."""
+
+
 class NewCode(msgspec.Struct, frozen=True):
     """The code of a new verification. A code that the backend brought replaces the one of a running one."""
 
@@ -38,6 +43,9 @@ class NewCode(msgspec.Struct, frozen=True):
     is_backends_own: bool
     ttl_seconds: int
     reference: str | None = None
+
+    def __repr__(self) -> str:
+        return f"NewCode(<{len(self.code)} characters>)"
 
 
 class Begun(NamedTuple):
@@ -76,7 +84,7 @@ class OtpStore(Protocol):
         """The newest verification of a number, or the one with this id."""
         ...
 
-    async def find_by_call_id(self, call_id: str) -> Verification | None:
+    async def find_by_call_id(self, provider: str, call_id: str) -> Verification | None:
         """The verification whose live call has this carrier's call id."""
         ...
 
@@ -88,26 +96,31 @@ class OtpStore(Protocol):
         """Make the code worthless; None when there is none to cancel."""
         ...
 
-    async def name_call(self, key: str, call_number: int, call_id: str) -> Verification | None:
+    async def name_call(self, verification_id: str, call_number: int, call_id: str) -> Verification | None:
         """Keep the carrier's id of a call. An id that is kept already stays."""
         ...
 
     async def fail_call(
-        self, key: str, call_number: int, end_reason: EndReason, cause: str
+        self, verification_id: str, call_number: int, end_reason: EndReason, cause: str
     ) -> Verification | None:
         """End a call of which no callback will tell."""
         ...
 
-    async def record_call_event(self, key: str, call_number: int, event: CallEvent) -> Verification | None:
-        """Move a call on as its carrier reports; None when the call is not the verification's newest one."""
+    async def record_call_event(
+        self, verification_id: str, call_number: int, event: CallEvent
+    ) -> Verification | None:
+        """Move a call on as its carrier reports, and keep the carrier's call id if it is not known yet.
+
+        None when the call is not the verification's newest one. Raises: OtherCall.
+        """
         ...
 
-    async def read_code(self, key: str, call_number: int, reading: int) -> str | None:
+    async def read_code(self, verification_id: str, call_number: int, reading: int) -> str | None:
         """The code, to be spoken once more now; None when it must not be."""
         ...
 
     async def record_reading_end(
-        self, key: str, call_number: int, reading: int, *, wrong_key: bool = False
+        self, verification_id: str, call_number: int, reading: int, *, wrong_key: bool = False
     ) -> Verification | None:
         """A reading of the code was played to its end, perhaps followed by a key that means nothing."""
         ...
@@ -125,25 +138,28 @@ T = TypeVar("T")
 
 
 class TimerWheel(Generic[T]):
-    """Items by the second in which they are due: adding and taking one costs O(1)."""
+    """Items by the second in which they are due. A tick costs what is due, however much is not."""
 
     def __init__(self) -> None:
         self._slots: dict[int, list[T]] = {}
+        self._seconds: list[int] = []  # a heap of the slots' keys
 
     def add(self, due_at: float, item: T) -> None:
-        self._slots.setdefault(int(due_at) + 1, []).append(item)
+        second = int(due_at) + 1
+        if second not in self._slots:
+            self._slots[second] = []
+            heapq.heappush(self._seconds, second)
+        self._slots[second].append(item)
 
     def take(self, now: float, limit: int) -> list[T]:
         """Up to `limit` items that are due, earliest second first."""
         taken: list[T] = []
-        for second in sorted(second for second in self._slots if second <= now):
-            items = self._slots[second]
-            room = limit - len(taken)
-            taken += items[:room]
-            if len(items) > room:
-                self._slots[second] = items[room:]
-                break
-            del self._slots[second]
+        while self._seconds and self._seconds[0] <= now and len(taken) < limit:
+            items = self._slots[self._seconds[0]]
+            while items and len(taken) < limit:
+                taken.append(items.pop())
+            if not items:
+                del self._slots[heapq.heappop(self._seconds)]
         return taken
 
 
@@ -152,35 +168,31 @@ class _Failures(NamedTuple):
     forget_at: float
 
 
+class StoreRules(msgspec.Struct, frozen=True):
+    """What an operator may set of a store's behaviour, whichever store it is."""
+
+    max_attempts: int = 5
+    max_failures_per_number: int = 20
+    replace_code_on_resend: bool = False
+    retention_seconds: int = 3600
+    capacity: int = 1_000_000
+
+
 class MemoryOtpStore:
     """The store of a single process. Nothing in it awaits, so each method is one step of the event loop.
 
-    Holds at most `capacity` verifications. Ended ones are kept `retention_seconds` beyond their deadline for
-    status queries and make room first when it is full; ones under way are never evicted.
+    Holds at most `capacity` verifications. Ended ones are kept for `retention_seconds` for status queries, and
+    make room first when it is full; ones under way are never evicted.
     """
 
-    def __init__(
-        self,
-        sealer: Sealer,
-        clock: Clock,
-        *,
-        max_attempts: int = 5,
-        max_failures_per_number: int = 20,
-        replace_code_on_resend: bool = False,
-        retention_seconds: int = 3600,
-        capacity: int = 1_000_000,
-    ) -> None:
+    def __init__(self, sealer: Sealer, clock: Clock, rules: StoreRules) -> None:
         self._sealer = sealer
         self._clock = clock
-        self._max_attempts = max_attempts
-        self._max_failures_per_number = max_failures_per_number
-        self._replace_code_on_resend = replace_code_on_resend
-        self._retention_seconds = retention_seconds
-        self._capacity = capacity
+        self._rules = rules
         self._by_id: dict[str, Verification] = {}
         self._newest_of_phone: dict[str, str] = {}
-        self._by_live_call_id: dict[str, str] = {}
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._by_live_call: dict[tuple[str, str], str] = {}
+        self._ended: OrderedDict[str, float] = OrderedDict()  # in the order of their ends, with the time of each
         self._failures: dict[str, _Failures] = {}
         self._deadlines: TimerWheel[str] = TimerWheel()
         self._overdue: TimerWheel[tuple[str, int]] = TimerWheel()
@@ -196,7 +208,7 @@ class MemoryOtpStore:
             record = self._with_new_code(record, new_code, now)
         else:
             record = self._create(phone, new_code, now)
-        record = self._save(rules.start_call(record, new_call, now))
+        record = self._save(steps.start_call(record, new_call, now))
         self._watch_call(record)
         return Begun(record, is_duplicate=False)
 
@@ -210,34 +222,34 @@ class MemoryOtpStore:
             created_at=now,
             created_wall=self._clock.wall(),
             expires_at=now + new_code.ttl_seconds,
-            max_attempts=self._max_attempts,
-            attempts_left=self._max_attempts,
+            max_attempts=self._rules.max_attempts,
+            attempts_left=self._rules.max_attempts,
             reference=new_code.reference,
         )
         self._newest_of_phone[phone] = verification_id
         self._deadlines.add(record.expires_at, verification_id)
-        return rules.note(record, "created", now)
+        return steps.note(record, "created", now)
 
     def _make_room(self) -> None:
-        if len(self._failures) >= self._capacity:
+        if len(self._failures) >= self._rules.capacity:
             raise StoreFull("wrong codes are remembered for as many numbers as the store can hold")
-        if len(self._by_id) < self._capacity:
+        if len(self._by_id) < self._rules.capacity:
             return
         if not self._ended:
-            raise StoreFull(f"{self._capacity} verifications are under way")
+            raise StoreFull(f"{self._rules.capacity} verifications are under way")
         self._forget(next(iter(self._ended)))
 
     def _with_new_code(self, record: Verification, new_code: NewCode, now: float) -> Verification:
-        if not (self._replace_code_on_resend or new_code.is_backends_own):
+        if not (self._rules.replace_code_on_resend or new_code.is_backends_own):
             return record
         sealed = self._sealer.seal(new_code.code, record.id)
-        return rules.note(msgspec.structs.replace(record, sealed_code=sealed), "code_replaced", now)
+        return steps.note(msgspec.structs.replace(record, sealed_code=sealed), "code_replaced", now)
 
     async def find(self, key: str) -> Verification | None:
         return self._current(key, self._clock.now())
 
-    async def find_by_call_id(self, call_id: str) -> Verification | None:
-        verification_id = self._by_live_call_id.get(call_id)
+    async def find_by_call_id(self, provider: str, call_id: str) -> Verification | None:
+        verification_id = self._by_live_call.get((provider, call_id))
         return await self.find(verification_id) if verification_id is not None else None
 
     async def check(self, key: str, candidate: str) -> Checked:
@@ -245,67 +257,86 @@ class MemoryOtpStore:
         record = self._current(key, now)
         if record is None or record.status in (Status.VERIFIED, Status.EXPIRED, Status.CANCELLED):
             return Checked(Outcome.NOT_FOUND, record)
-        if record.status is Status.LOCKED or self._failures_of(record.phone, now) >= self._max_failures_per_number:
+        if (
+            record.status is Status.LOCKED
+            or self._failures_of(record.phone, now) >= self._rules.max_failures_per_number
+        ):
             return Checked(Outcome.TOO_MANY_ATTEMPTS, record)
-        record = self._save(rules.take_attempt(record))
+        record = self._save(steps.take_attempt(record))
         if self._sealer.matches(record.sealed_code, record.id, candidate):
-            self._failures.pop(record.phone, None)
-            return Checked(Outcome.CORRECT, self._save(rules.finish(record, Status.VERIFIED, now)))
+            self._forgive(record.phone, now)
+            return Checked(Outcome.CORRECT, self._save(steps.finish(record, Status.VERIFIED, now)))
         self._count_failure(record.phone, now)
-        return Checked(Outcome.INCORRECT, self._save(rules.fail_attempt(record, now)))
+        return Checked(Outcome.INCORRECT, self._save(steps.fail_attempt(record, now)))
 
     async def cancel(self, key: str) -> Verification | None:
         now = self._clock.now()
         record = self._current(key, now)
         if record is None or record.is_final:
             return None
-        return self._save(rules.finish(record, Status.CANCELLED, now))
+        return self._save(steps.finish(record, Status.CANCELLED, now))
 
-    async def name_call(self, key: str, call_number: int, call_id: str) -> Verification | None:
-        record = self._with_newest_call(key, call_number)
-        return self._save(rules.name_call(record, call_id)) if record is not None else None
+    async def name_call(self, verification_id: str, call_number: int, call_id: str) -> Verification | None:
+        record = self._with_newest_call(verification_id, call_number)
+        return self._save(steps.name_call(record, call_id)) if record is not None else None
 
     async def fail_call(
-        self, key: str, call_number: int, end_reason: EndReason, cause: str
+        self, verification_id: str, call_number: int, end_reason: EndReason, cause: str
     ) -> Verification | None:
-        record = self._with_newest_call(key, call_number)
+        record = self._with_newest_call(verification_id, call_number)
         if record is None:
             return None
-        return self._save(rules.fail_call(record, end_reason, cause, self._clock.now()))
+        return self._save(steps.fail_call(record, end_reason, cause, self._clock.now()))
 
-    async def record_call_event(self, key: str, call_number: int, event: CallEvent) -> Verification | None:
-        record = self._with_newest_call(key, call_number)
-        if record is None:
+    async def record_call_event(
+        self, verification_id: str, call_number: int, event: CallEvent
+    ) -> Verification | None:
+        record = self._with_newest_call(verification_id, call_number)
+        if record is None or record.call is None:
             return None
-        return self._save(rules.apply_event(record, event, self._clock.now()))
+        if record.call.call_id not in ("", event.call_id):
+            raise OtherCall("the carrier's call id belongs to another call")
+        named = steps.name_call(record, event.call_id)
+        return self._save(steps.apply_event(named, event, self._clock.now()))
 
-    async def read_code(self, key: str, call_number: int, reading: int) -> str | None:
-        record = self._with_newest_call(key, call_number)
-        if record is None or not rules.may_speak(record, reading):
+    async def read_code(self, verification_id: str, call_number: int, reading: int) -> str | None:
+        record = self._with_newest_call(verification_id, call_number)
+        if record is None or not steps.may_speak(record, reading):
             return None
         code = self._sealer.unseal(record.sealed_code, record.id)
-        self._save(rules.begin_reading(record, reading, self._clock.now()))
+        self._save(steps.begin_reading(record, reading, self._clock.now()))
         return code
 
     async def record_reading_end(
-        self, key: str, call_number: int, reading: int, *, wrong_key: bool = False
+        self, verification_id: str, call_number: int, reading: int, *, wrong_key: bool = False
     ) -> Verification | None:
-        record = self._with_newest_call(key, call_number)
+        record = self._with_newest_call(verification_id, call_number)
         if record is None:
             return None
         now = self._clock.now()
-        record = rules.end_reading(record, reading, now)
-        return self._save(rules.count_wrong_key(record, now) if wrong_key else record)
+        record = steps.end_reading(record, reading, now)
+        return self._save(steps.count_wrong_key(record, now) if wrong_key else record)
 
     async def expire(self, limit: int = 1000) -> bool:
         now = self._clock.now()
         due = self._deadlines.take(now, limit)
         for verification_id in due:
-            self._pass_deadline(verification_id, now)
+            self._current(verification_id, now)
         forgettable = self._forgettable_failures.take(now, limit)
         for phone in forgettable:
             self._forget_failures(phone, now)
-        return max(len(due), len(forgettable)) >= limit
+        forgotten = self._forget_ended(now - self._rules.retention_seconds, limit)
+        return max(len(due), len(forgettable), forgotten) >= limit
+
+    def _forget_ended(self, ended_before: float, limit: int) -> int:
+        forgotten = 0
+        while self._ended and forgotten < limit:
+            verification_id, ended_at = next(iter(self._ended.items()))
+            if ended_at > ended_before:
+                break
+            self._forget(verification_id)
+            forgotten += 1
+        return forgotten
 
     async def take_overdue_calls(self, limit: int = 100) -> list[Verification]:
         now = self._clock.now()
@@ -315,7 +346,7 @@ class MemoryOtpStore:
             if record is None or record.live_call is None:
                 continue
             if record.live_call.overdue_at <= now and not record.live_call.was_looked_up:
-                record = self._save(rules.mark_looked_up(record, now))
+                record = self._save(steps.mark_looked_up(record, now))
                 overdue.append(record)
             self._watch_call(record)
         return overdue
@@ -326,14 +357,14 @@ class MemoryOtpStore:
         if record is None:
             return None
         if now >= record.expires_at and not record.is_final:
-            record = self._save(rules.finish(record, Status.EXPIRED, now))
+            record = self._save(steps.finish(record, Status.EXPIRED, now))
         call = record.live_call
-        if call is not None and now >= call.overdue_at + rules.NEWS_GRACE_SECONDS:
-            record = self._save(rules.fail_call(record, EndReason.UNKNOWN, "", now))
+        if call is not None and now >= call.overdue_at + steps.NEWS_GRACE_SECONDS:
+            record = self._save(steps.fail_call(record, EndReason.UNKNOWN, "", now))
         return record
 
-    def _with_newest_call(self, key: str, call_number: int) -> Verification | None:
-        record = self._current(key, self._clock.now())
+    def _with_newest_call(self, verification_id: str, call_number: int) -> Verification | None:
+        record = self._current(verification_id, self._clock.now())
         is_newest = record is not None and record.call is not None and record.call.number == call_number
         return record if is_newest else None
 
@@ -341,29 +372,19 @@ class MemoryOtpStore:
         before = self._by_id.get(record.id)
         self._by_id[record.id] = record
         if record.is_final and (before is None or not before.is_final):
-            self._ended[record.id] = None
+            self._ended[record.id] = self._clock.now()
         self._index_call(record.id, before.call if before else None, record.call)
         return record
 
     def _index_call(self, verification_id: str, before: Call | None, call: Call | None) -> None:
         if before is not None and before.is_live and before.call_id:
-            self._by_live_call_id.pop(before.call_id, None)
+            self._by_live_call.pop((before.provider, before.call_id), None)
         if call is not None and call.is_live and call.call_id:
-            self._by_live_call_id[call.call_id] = verification_id
+            self._by_live_call[call.provider, call.call_id] = verification_id
 
     def _watch_call(self, record: Verification) -> None:
         if record.call is not None:
             self._overdue.add(record.call.overdue_at, (record.id, record.call.number))
-
-    def _pass_deadline(self, verification_id: str, now: float) -> None:
-        record = self._current(verification_id, now)
-        if record is None:
-            return
-        forget_at = record.expires_at + self._retention_seconds
-        if now >= forget_at:
-            self._forget(verification_id)
-        else:
-            self._deadlines.add(forget_at, verification_id)
 
     def _forget(self, verification_id: str) -> None:
         record = self._by_id.pop(verification_id, None)
@@ -378,7 +399,7 @@ class MemoryOtpStore:
         failures = self._failures.get(phone)
         if (
             failures is not None
-            and failures.in_a_row >= self._max_failures_per_number
+            and failures.in_a_row >= self._rules.max_failures_per_number
             and now < failures.forget_at
         ):
             raise NumberLocked(retry_after_seconds=int(failures.forget_at - now) + 1)
@@ -391,6 +412,11 @@ class MemoryOtpStore:
         if phone not in self._failures:
             self._forgettable_failures.add(now + FAILURE_MEMORY_SECONDS, phone)
         self._failures[phone] = _Failures(self._failures_of(phone, now) + 1, now + FAILURE_MEMORY_SECONDS)
+
+    def _forgive(self, phone: str, now: float) -> None:
+        """Set the count to 0. The entry stays until its timer comes, so that a number never has two timers."""
+        if phone in self._failures:
+            self._failures[phone] = _Failures(0, now + FAILURE_MEMORY_SECONDS)
 
     def _forget_failures(self, phone: str, now: float) -> None:
         failures = self._failures.get(phone)

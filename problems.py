@@ -1,18 +1,17 @@
 """Errors as RFC 9457 problem documents: a stable `code`, what is wrong, what to do. No value is ever repeated."""
 
 import logging
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from log_format import log_unexpected
 from otp_store import NumberLocked, StoreUnavailable
-from voice_provider import CallOutcomeUnknown, CallRejected, ProviderThrottled, ProviderUnavailable
+from voice_provider import CallRejected, ProviderThrottled, ProviderUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +105,10 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that a backend is told when this error ended its request."""
+    """The problem that a caller is told when this error ended its request; what an operator must know is logged.
+
+    What a carrier or the store said stays in the log: it may name settings, which are no caller's business.
+    """
     match error:
         case Problem():
             return error
@@ -114,43 +116,51 @@ def problem_of(error: Exception) -> Problem:
             detail = "too many wrong codes in a row for this number: it can be called again later"
             return Problem(429, "too_many_failures", detail, retry_after_seconds=error.retry_after_seconds)
         case StoreUnavailable():
-            return Problem(503, "store_unavailable", str(error), retry_after_seconds=STORE_RETRY_SECONDS)
+            logger.warning("the store cannot answer: %s", error)
+            detail = "codes cannot be stored or checked right now: try again"
+            return Problem(503, "store_unavailable", detail, retry_after_seconds=STORE_RETRY_SECONDS)
         case ProviderThrottled():
-            return Problem(503, error.code, str(error), retry_after_seconds=error.retry_after_seconds)
-        case ProviderUnavailable() | CallOutcomeUnknown():
-            return Problem(503, "provider_unavailable", str(error), retry_after_seconds=PROVIDER_RETRY_SECONDS)
+            detail = "the carrier takes no more calls right now: try again"
+            return Problem(503, error.code, detail, retry_after_seconds=error.retry_after_seconds)
+        case ProviderUnavailable():
+            detail = "the carrier cannot be reached, and no phone was called: try again"
+            return Problem(503, error.code, detail, retry_after_seconds=PROVIDER_RETRY_SECONDS)
         case CallRejected():
-            return Problem(502, "call_rejected", str(error))
+            return Problem(502, error.code, "the carrier refused the call; the log of this service says why")
         case _:
-            log_unexpected(error)
-            return Problem(500, "internal_error", "the error was logged; nothing is known about its cause here")
-
-
-def log_unexpected(error: BaseException) -> None:
-    """Log where an error came from. Not its message, which may quote a code or a number."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("unexpected %s", type(error).__name__, extra={"trace": frames})
+            log_unexpected(error, "request")
+            return Problem(500, "internal_error", "an unexpected error; the log of this service says where")
 
 
 def install(app: FastAPI) -> None:
-    """Problem documents for what FastAPI itself answers: unknown routes, wrong methods, oversized bodies."""
+    """Problem documents for what FastAPI itself answers, and their shape in the OpenAPI document."""
 
     async def http_error(_: Request, error: Exception) -> Response:
         status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
         code = _CODE_OF_STATUS.get(status, "invalid_request")
-        return _response(Problem(status, code, _TITLES[code]), headers)
-
-    async def validation_error(_: Request, error: Exception) -> Response:
-        return _response(Problem(422, "invalid_request", "a value has the wrong form"))
-
-    async def any_error(_: Request, error: Exception) -> Response:
-        return _response(problem_of(error))
+        problem = Problem(status, code, _TITLES[code])
+        return Response(problem.document(), status, headers=headers, media_type=MEDIA_TYPE)
 
     app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(RequestValidationError, validation_error)
-    app.add_exception_handler(Problem, any_error)
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        _describe_problems(document)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # how FastAPI's documentation extends the document
 
 
-def _response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    headers = {**problem.headers(), **(headers or {})}
-    return Response(problem.document(), problem.status, headers=headers, media_type=MEDIA_TYPE)
+def _describe_problems(document: dict[str, Any]) -> None:
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schema = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(schema.pop("$defs", {}))
+    schemas["ProblemDocument"] = schema
+    # FastAPI adds a 422 of its own to every route with a parameter; these routes never send it.
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for methods in document["paths"].values():
+        for route in methods.values():
+            if "HTTPValidationError" in str(route["responses"].get("422")):
+                del route["responses"]["422"]

@@ -5,31 +5,14 @@ import re
 import secrets
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from verification import CallRef
+
 _NONCE_BYTES = 12
 _TOKEN = re.compile(r"([0-9a-f]{32})([0-9a-f]{4})([0-9a-f]{32})")
-VERIFICATION_ID = re.compile(r"vrf_[0-9a-f]{32}")
-
-
-def draw_code(length: int) -> str:
-    """A uniformly random code of decimal digits; leading zeros are part of it."""
-    return f"{secrets.randbelow(10**length):0{length}d}"
-
-
-def draw_verification_id() -> str:
-    """128 random bits, so that knowing an id proves having been told it."""
-    return f"vrf_{secrets.token_hex(16)}"
-
-
-class CallRef(NamedTuple):
-    """One call of one verification: what a call token stands for."""
-
-    verification_id: str
-    number: int
 
 
 class Unsealable(Exception):

@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
+import secrets
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import httpx
 import uvicorn
@@ -30,21 +31,21 @@ from lean_route import MAX_BODY_BYTES, LeanApp
 from log_format import set_up_logging
 from ops import Readiness
 from otp_service import CallPolicy, OtpService
-from otp_store import MemoryOtpStore
-from problems import ProblemDocument
+from otp_store import MemoryOtpStore, StoreRules
 from sealing import Sealer
-from settings import BadSettings, Environment, MachineDetection, NoInput, ResendCode, Settings, load_settings
+from settings import BadSettings, MachineDetection, NoInput, ResendCode, Settings, is_tunnel, load_settings
 from simulator import phone, vobiz_api
-from simulator.callbacks import CallbackSender
+from simulator.callbacks import DOCUMENT_SECONDS, CallbackSender
 from simulator.clock import SimulatorClock
 from simulator.phone import PhoneExchange
 from simulator.vobiz_api import Account, Carrier
-from vobiz_client import SignaturePolicy, VobizClient, VobizConfig
-from voice_provider import Providers
+from vobiz_client import VobizClient, VobizConfig
+from voice_provider import Providers, SignaturePolicy
 
 ROOT = Path(__file__).parent
 SIMULATOR_API_PATH = "/simulator/api/v1"
 DRAIN_SECONDS = 20
+BACKLOG = 2048
 
 
 def create_app(
@@ -53,14 +54,10 @@ def create_app(
     """The app with all its parts. It closes `http`, through which carriers are asked. Raises: BadSettings."""
     settings = settings or load_settings()
     clock = clock or Clock()
-    http = http or open_http_client()
-    account = vobiz_api.new_account(
-        settings.caller_id, settings.simulator_calls_per_second, settings.simulator_concurrent_calls
-    )
-    carrier = _simulated_carrier(settings, account) if settings.uses_simulator else None
-    service = _service(
-        settings, clock, VobizClient(_vobiz_config(settings, account), http, settings.provider_names[0])
-    )
+    http = http or open_http_client(settings.provider_deadline_seconds)
+    carrier = _simulated_carrier(settings) if settings.uses_simulator else None
+    config = _simulator_config(settings, carrier.account) if carrier else _vobiz_config(settings)
+    service = _service(settings, clock, VobizClient(config, http, settings.provider_names[0]))
     readiness = Readiness()
     app = LeanApp(
         title="Voice OTP",
@@ -72,49 +69,58 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
-    _describe_problems(app)
     app.state.service, app.state.readiness, app.state.carrier = service, readiness, carrier
     return app
 
 
+def own_url(settings: Settings) -> str:
+    """Where this service is reached on its own machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http_host, settings.http_host)  # noqa: S104 - no bind
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}"
+
+
 def public_url(settings: Settings) -> str:
-    """PUBLIC_URL, or this machine's own address, which only the simulator can reach."""
-    return settings.public_url or f"http://127.0.0.1:{settings.http_port}"
+    """PUBLIC_URL, or the service's own address, which only the simulator can reach."""
+    return settings.public_url or own_url(settings)
 
 
-def _vobiz_config(settings: Settings, account: Account) -> VobizConfig:
-    """Vobiz itself, or the simulator, which speaks the same protocol on loopback."""
-    if settings.uses_simulator:
-        auth_id, auth_token, from_number = account.auth_id, account.auth_token, account.from_number
-        api_url = f"http://127.0.0.1:{settings.http_port}{SIMULATOR_API_PATH}"
-    else:
-        auth_id, auth_token = settings.vobiz_auth_id, settings.vobiz_auth_token.get_secret_value()
-        api_url, from_number = settings.vobiz_api_url, settings.from_number
+def _vobiz_config(settings: Settings) -> VobizConfig:
     return VobizConfig(
-        auth_id=auth_id,
-        auth_token=auth_token,
-        from_number=from_number,
-        api_url=api_url,
+        auth_id=settings.vobiz_auth_id,
+        auth_token=settings.vobiz_auth_token.get_secret_value(),
+        from_number=settings.from_number,
+        api_url=settings.vobiz_api_url,
+        signature_policy=settings.webhook_signatures,
+        request_deadline_seconds=settings.provider_deadline_seconds,
+    )
+
+
+def _simulator_config(settings: Settings, account: Account) -> VobizConfig:
+    """The simulator speaks Vobiz's protocol on our own address."""
+    return VobizConfig(
+        auth_id=account.auth_id,
+        auth_token=account.auth_token,
+        from_number=account.from_number,
+        api_url=own_url(settings) + SIMULATOR_API_PATH,
         signature_policy=settings.webhook_signatures,
         request_deadline_seconds=settings.provider_deadline_seconds,
     )
 
 
 def _service(settings: Settings, clock: Clock, client: VobizClient) -> OtpService:
-    sealer = Sealer(settings.otp_secrets)
-    store = MemoryOtpStore(
-        sealer,
-        clock,
+    sealer = Sealer(settings.otp_secrets or (secrets.token_urlsafe(32),))
+    rules = StoreRules(
         max_attempts=settings.max_attempts,
         max_failures_per_number=settings.max_failures_per_number,
         replace_code_on_resend=settings.resend_code is ResendCode.NEW,
         retention_seconds=settings.status_retention_seconds,
         capacity=settings.store_capacity,
     )
-    own_url = public_url(settings)
+    store = MemoryOtpStore(sealer, clock, rules)
+    url = public_url(settings)
     policy = CallPolicy(
-        public_url=own_url,
-        fallback_public_url=settings.fallback_public_url or own_url,
+        public_url=url,
+        fallback_public_url=settings.fallback_public_url or url,
         ring_timeout_seconds=settings.ring_timeout_seconds,
         time_limit_seconds=settings.call_time_limit_seconds,
         hang_up_on_machine=settings.machine_detection is MachineDetection.HANGUP,
@@ -125,12 +131,15 @@ def _service(settings: Settings, clock: Clock, client: VobizClient) -> OtpServic
     return OtpService(store, Providers({client.name: client}), writer, sealer, policy, clock)
 
 
-def _simulated_carrier(settings: Settings, account: Account) -> Carrier:
+def _simulated_carrier(settings: Settings) -> Carrier:
+    account = vobiz_api.new_account(
+        settings.caller_id, settings.simulator_calls_per_second, settings.simulator_concurrent_calls
+    )
     clock = SimulatorClock(settings.simulator_speed)
     signing_token = account.auth_token if settings.simulator_signatures else None
     return Carrier(
         account,
-        CallbackSender(open_http_client(), clock, signing_token),
+        CallbackSender(open_http_client(DOCUMENT_SECONDS), clock, signing_token),
         clock,
         PhoneExchange(clock),
         no_input_posts=settings.simulator_no_input is NoInput.POST,
@@ -172,33 +181,6 @@ def _lifespan(
         await http.aclose()
 
     return lifespan
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Add the shape of a problem document, to which every route's error answers refer, to the OpenAPI document."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        template = "#/components/schemas/{model}"
-        schema = ProblemDocument.model_json_schema(ref_template=template, by_alias=True)
-        schemas.update(schema.pop("$defs", {}))
-        schemas["ProblemDocument"] = schema
-        _drop_fastapi_422(document)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _drop_fastapi_422(document: dict[str, Any]) -> None:
-    """FastAPI adds its own 422 to every route with a parameter; these routes never send it."""
-    for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
-    for methods in document["paths"].values():
-        for route in methods.values():
-            if "HTTPValidationError" in str(route["responses"].get("422")):
-                del route["responses"]["422"]
 
 
 class Server(uvicorn.Server):
@@ -248,22 +230,25 @@ def main() -> int:
 
 def _listen(settings: Settings) -> socket.socket:
     """Take the port before anything else is started. Raises: BadSettings."""
-    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
-    listener = socket.socket(family)
+    host, port = settings.http_host, settings.http_port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.http_host, settings.http_port))
+        listener.bind((host, port))
+        listener.listen(BACKLOG)  # from here on the port is ours
     except OSError as error:
         listener.close()
-        where = f"{settings.http_host}:{settings.http_port}"
-        raise BadSettings(
-            [f"HTTP_PORT: cannot listen on {where}: {error.strerror}; choose another port"]
-        ) from None
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            problem = f"HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}; choose another port"
+        else:
+            problem = f"HTTP_HOST: cannot listen on {host}: {error.strerror}; use an address of this machine"
+        raise BadSettings([problem]) from None
     return listener
 
 
 def _open_tunnel(settings: Settings) -> str:
     """A public URL through ngrok, for development. Raises: BadSettings."""
+    # Imported only here: it takes a quarter of a second that only a tunnel is worth.
     from pyngrok import conf, ngrok
     from pyngrok.exception import PyngrokError
 
@@ -298,8 +283,8 @@ def _risks(settings: Settings) -> list[str]:
         risks.append("anyone who reaches this port can place calls; keep it behind a gateway of yours")
         if settings.webhook_signatures is SignaturePolicy.WHEN_PRESENT:
             risks.append("callbacks without signature are let in by their call token (WEBHOOK_SIGNATURES)")
-    if settings.needs_tunnel or (settings.environment is Environment.DEVELOPMENT and not settings.uses_simulator):
-        risks.append("ENVIRONMENT is development")
+    if is_tunnel(settings.public_url):
+        risks.append("calls pass through a tunnel, whose operator can read the codes; use it for development only")
     return risks
 
 

@@ -1,7 +1,6 @@
 """Environment to one frozen Settings. Nothing else reads the environment."""
 
 import re
-import secrets
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from phone_numbers import InvalidPhone, to_e164
-from vobiz_client import SignaturePolicy
+from voice_provider import SignaturePolicy
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 TUNNEL_DOMAINS = ("ngrok.io", "ngrok.app", "ngrok.dev", "ngrok-free.app", "ngrok-free.dev", "trycloudflare.com",
@@ -86,10 +85,10 @@ class Settings(BaseSettings):
     resend_code: ResendCode = ResendCode.SAME
     resend_after_seconds: int = Field(30, ge=0, le=600)
     store_capacity: int = Field(1_000_000, ge=1)
-    status_retention_seconds: int = Field(3600, ge=0, le=86_400)
+    status_retention_seconds: int = Field(3600, ge=60, le=86_400)
 
     ring_timeout_seconds: int = Field(30, ge=10, le=120)
-    call_time_limit_seconds: int = Field(150, ge=30, le=600)
+    call_time_limit_seconds: int = Field(250, ge=30, le=600)
     provider_deadline_seconds: float = Field(10, gt=0, le=60)
     machine_detection: MachineDetection = MachineDetection.OFF
 
@@ -147,10 +146,10 @@ class Settings(BaseSettings):
         return self.from_number or _SIMULATOR_FROM_NUMBER
 
     @property
-    def otp_secrets(self) -> list[str]:
-        """The secret for new seals first, then one that is being rotated out; random when none is set."""
-        given = [part.strip() for part in self.otp_secret.get_secret_value().split(",")]
-        return given if self.otp_secret.get_secret_value() else [secrets.token_urlsafe(32)]
+    def otp_secrets(self) -> tuple[str, ...]:
+        """The secret for new seals first, then one that is being rotated out; empty when none is set."""
+        given = self.otp_secret.get_secret_value()
+        return tuple(part.strip() for part in given.split(",")) if given else ()
 
     @property
     def needs_tunnel(self) -> bool:
@@ -189,11 +188,10 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append("PROVIDERS names more than one carrier: only one is supported")
     if "vobiz" in settings.provider_names:
         problems += _missing_vobiz_settings(settings)
-    if settings.public_url and not unknown:
-        problems += _public_url_problems(settings)
+    problems += _url_problems(settings)
     if settings.environment is Environment.PRODUCTION and settings.needs_tunnel:
         problems.append("PUBLIC_URL is not set: with ENVIRONMENT=production no tunnel is opened")
-    if settings.otp_secret.get_secret_value() and any(len(secret) < 32 for secret in settings.otp_secrets):
+    if any(len(secret) < 32 for secret in settings.otp_secrets):
         problems.append("OTP_SECRET is too short: use at least 32 characters, e.g. of `openssl rand -hex 32`")
     if len(settings.otp_secrets) > 2:
         problems.append("OTP_SECRET holds more than two secrets: keep the new one and the one it replaces")
@@ -210,19 +208,31 @@ def _missing_vobiz_settings(settings: Settings) -> list[str]:
     ]
 
 
-def _public_url_problems(settings: Settings) -> list[str]:
-    host = urlsplit(settings.public_url).hostname or ""
-    is_loopback = host in LOOPBACK_HOSTS
+def _url_problems(settings: Settings) -> list[str]:
+    """Codes go to the public URLs and the auth token to the API: over TLS, or not off this machine."""
     problems = []
-    if settings.public_url.startswith("http:") and not is_loopback:
-        problems.append("PUBLIC_URL must start with https:// (http is for loopback hosts only)")
-    api_is_loopback = urlsplit(settings.vobiz_api_url).hostname in LOOPBACK_HOSTS
-    if "vobiz" in settings.provider_names and is_loopback and not api_is_loopback:
-        problems.append("PUBLIC_URL is a loopback address, which Vobiz cannot reach: set a public https URL")
-    if settings.environment is Environment.PRODUCTION and _is_tunnel(host):
-        problems.append("PUBLIC_URL is a tunnel, which ENVIRONMENT=production refuses: use a host of your own")
+    for name in ("public_url", "fallback_public_url", "vobiz_api_url"):
+        url: str = getattr(settings, name)
+        if url.startswith("http:") and not _is_loopback(url):
+            problems.append(f"{name.upper()} must start with https:// (http is for loopback hosts only)")
+    for name in ("public_url", "fallback_public_url"):
+        url = getattr(settings, name)
+        if "vobiz" in settings.provider_names and _is_loopback(url) and not _is_loopback(settings.vobiz_api_url):
+            problems.append(
+                f"{name.upper()} is a loopback address, which Vobiz cannot reach: set a public https URL"
+            )
+        if settings.environment is Environment.PRODUCTION and is_tunnel(url):
+            problems.append(
+                f"{name.upper()} is a tunnel, which ENVIRONMENT=production refuses: use a host of your own"
+            )
     return problems
 
 
-def _is_tunnel(host: str) -> bool:
+def _is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in LOOPBACK_HOSTS
+
+
+def is_tunnel(url: str) -> bool:
+    """Whether a URL is one of a tunnel service, whose operator can read what passes."""
+    host = urlsplit(url).hostname or ""
     return any(host == domain or host.endswith("." + domain) for domain in TUNNEL_DOMAINS)

@@ -4,6 +4,8 @@ A record never changes in place. Each rule takes one and returns the next, so wh
 for the moment that it was given, and every store applies the same rules.
 """
 
+import re
+import secrets
 import struct
 from collections.abc import Iterator
 from enum import StrEnum
@@ -12,6 +14,30 @@ from typing import NamedTuple
 import msgspec
 
 from voice_provider import CallEvent, CallState, EndReason
+
+VERIFICATION_ID = re.compile(r"vrf_[0-9a-f]{32}")
+
+
+def draw_code(length: int) -> str:
+    """A uniformly random code of decimal digits; leading zeros are part of it."""
+    return f"{secrets.randbelow(10**length):0{length}d}"
+
+
+def draw_verification_id() -> str:
+    """128 random bits, so that knowing an id proves having been told it."""
+    return f"vrf_{secrets.token_hex(16)}"
+
+
+def short_id(verification_id: str) -> str:
+    """What a log line may say of an id: enough to find it again, too little to use it."""
+    return verification_id[:16]
+
+
+class CallRef(NamedTuple):
+    """One call of one verification: what a call token stands for."""
+
+    verification_id: str
+    number: int
 
 
 class Status(StrEnum):
@@ -36,6 +62,9 @@ _EVENT_NUMBERS = {name: number for number, name in enumerate(_EVENT_NAMES)}
 _TIMELINE_ENTRY = struct.Struct("<BI")  # which event, and milliseconds since the creation: 5 bytes
 MAX_TIMELINE_ENTRIES = 40
 
+# A carrier repeats a request that it got no answer to, three times at the most; documented for Vobiz.
+MAX_FETCHES_PER_READING = 3
+
 # How long the carrier may stay silent in each state beyond what the call was given, before we ask it.
 NEWS_GRACE_SECONDS = 15
 
@@ -43,8 +72,9 @@ NEWS_GRACE_SECONDS = 15
 class Call(msgspec.Struct, frozen=True, gc=False):
     """One call of a verification. Times are seconds of the store's clock; durations are seconds.
 
-    `readings` is the highest reading of the code that the carrier fetched, `times_spoken` the highest one that was
-    played to its end. Both only grow, which absorbs repeated and late callbacks.
+    `readings` is the highest reading of the code that the carrier fetched, `fetches` how often it fetched that
+    one, `times_spoken` the highest reading that was played to its end. Readings only grow, which absorbs repeated
+    and late callbacks.
     """
 
     number: int
@@ -74,11 +104,6 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     def is_live(self) -> bool:
         return self.state is not CallState.COMPLETED
 
-    @property
-    def max_fetches(self) -> int:
-        """One for each reading, and two for a carrier that repeats a request which it got no answer to."""
-        return self.max_replays + 1 + 2
-
 
 class Verification(msgspec.Struct, frozen=True, gc=False):
     """A code on its way to one phone. `sealed_code` is empty once the code can no longer be right."""
@@ -95,6 +120,9 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
     status: Status = Status.PENDING
     call: Call | None = None
     packed_timeline: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Verification({short_id(self.id)}, {self.status})"
 
     @property
     def is_final(self) -> bool:
@@ -174,8 +202,10 @@ def name_call(record: Verification, call_id: str) -> Verification:
 def apply_event(record: Verification, event: CallEvent, now: float) -> Verification:
     """Move the call on. States only go forward: late, doubled and out-of-order events change nothing."""
     call = _call_of(record)
-    if event.state is None or not call.is_live or _rank(event.state) <= _rank(call.state):
+    if event.state is None or not call.is_live:
         return record
+    if _rank(event.state) <= _rank(call.state):
+        return _extend(record, now) if call.was_looked_up else record
     match event.state:
         case CallState.RINGING:
             overdue_at = now + call.ring_timeout_seconds + NEWS_GRACE_SECONDS
@@ -242,7 +272,7 @@ def may_speak(record: Verification, reading: int) -> bool:
         call is not None
         and not record.is_final
         and 1 <= reading <= min(call.readings, call.max_replays) + 1
-        and call.fetches < call.max_fetches
+        and (reading > call.readings or call.fetches < MAX_FETCHES_PER_READING)
     )
 
 
@@ -250,8 +280,8 @@ def begin_reading(record: Verification, reading: int, now: float) -> Verificatio
     """Count a fetch of the code."""
     call = _call_of(record)
     if reading > call.readings:
-        record = note(record, "code_requested", now)
-    return _with_call(record, readings=max(call.readings, reading), fetches=call.fetches + 1)
+        return _with_call(note(record, "code_requested", now), readings=reading, fetches=1)
+    return _with_call(record, fetches=call.fetches + 1)
 
 
 def end_reading(record: Verification, reading: int, now: float) -> Verification:
@@ -273,6 +303,14 @@ def count_wrong_key(record: Verification, now: float) -> Verification:
 def mark_looked_up(record: Verification, now: float) -> Verification:
     """Give the carrier's answer to a look-up time to arrive before the call is given up."""
     return _with_call(record, was_looked_up=True, overdue_at=now + NEWS_GRACE_SECONDS)
+
+
+def _extend(record: Verification, now: float) -> Verification:
+    """The carrier was asked and says that the call goes on: wait for news again, though not for ever."""
+    call = _call_of(record)
+    longest = 2 * (call.ring_timeout_seconds + call.time_limit_seconds)
+    overdue_at = min(now + NEWS_GRACE_SECONDS, call.started_at + longest)
+    return _with_call(record, was_looked_up=False, overdue_at=max(overdue_at, call.overdue_at))
 
 
 def _with_call(record: Verification, **changes: object) -> Verification:

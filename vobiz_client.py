@@ -13,8 +13,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -31,9 +30,11 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    ProviderError,
     ProviderThrottled,
     ProviderUnavailable,
     RawWebhook,
+    SignaturePolicy,
     WebhookRejected,
 )
 
@@ -99,35 +100,41 @@ _END_REASONS_BY_STATUS: dict[str, EndReason | None] = {
     "no-answer": EndReason.NO_ANSWER,
 }
 
+# The fields that are read of a callback; all others are ignored.
+CALLBACK_SCHEMA = {
+    "type": "object",
+    "required": ["CallUUID"],
+    "properties": {
+        "CallUUID": {"type": "string", "examples": ["5a9fd4a0-3d4c-11ef-bef9-0242ac110005"]},
+        "Event": {"type": "string", "enum": ["Ring", "StartApp", "Redirect", "Hangup"]},
+        "Digits": {"type": "string", "description": "keys pressed; empty or absent when there were none"},
+        "CallStatus": {"type": "string"},
+        "HangupCause": {"type": "string"},
+        "HangupCauseCode": {"type": "string"},
+        "Duration": {"type": "string", "description": "seconds from answer to hangup"},
+    },
+}
+
 _NONCE = re.compile(r"[0-9]{20}")  # documented: 20 random digits
 _CALL_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-
-
-class SignaturePolicy(StrEnum):
-    """What to do with a callback that carries no signature. A wrong one is always refused."""
-
-    WHEN_PRESENT = "when_present"
-    REQUIRED = "required"
 
 
 @dataclass(frozen=True, slots=True)
 class VobizConfig:
     auth_id: str
-    auth_token: str
-    from_number: str
+    auth_token: str = field(repr=False)
+    from_number: str = field(repr=False)
     api_url: str
     signature_policy: SignaturePolicy = SignaturePolicy.WHEN_PRESENT
     # Over connecting, sending and reading together, so that a carrier that drips bytes cannot hold a request.
     request_deadline_seconds: float = 10
-
-    def __repr__(self) -> str:
-        return f"VobizConfig(auth_id={self.auth_id!r}, api_url={self.api_url!r})"
 
 
 class VobizClient:
     """Vobiz as a VoiceProvider."""
 
     languages: tuple[str, ...] = LANGUAGES
+    callback_schema: Mapping[str, Any] = CALLBACK_SCHEMA
 
     def __init__(self, config: VobizConfig, http: httpx.AsyncClient, name: str = "vobiz") -> None:
         self.name = name
@@ -137,6 +144,7 @@ class VobizClient:
         # Documented: capital A and C and the slash at the end; a lower-case path answers 401.
         self._account_url = f"{config.api_url.rstrip('/')}/Account/{quote(config.auth_id, safe='')}"
         self._credentials = {"X-Auth-ID": config.auth_id, "X-Auth-Token": config.auth_token}
+        self._has_warned = False
         self._mac = hmac.new(config.auth_token.encode(), digestmod=sha256)
 
     async def place_call(self, order: CallOrder) -> str:
@@ -203,14 +211,23 @@ class VobizClient:
         if signature is None and nonce is None:
             if must_be_signed or self._config.signature_policy is SignaturePolicy.REQUIRED:
                 raise WebhookRejected("Vobiz callback is not signed: configure credentials for its URL at Vobiz")
+            self._warn_of_unsigned_callbacks()
             return
         if not signature or not nonce or not _NONCE.fullmatch(nonce):
             raise WebhookRejected("Vobiz callback has half a V3 signature, or a nonce that is not 20 digits")
-        expected = sign(self._mac, webhook.url, nonce)
-        if not hmac.compare_digest(expected.encode(), signature.encode()):
+        given = signature.encode()
+        if not any(hmac.compare_digest(sign(self._mac, url, nonce).encode(), given) for url in webhook.urls):
             raise WebhookRejected(
                 "Vobiz callback has a wrong signature: check VOBIZ_AUTH_TOKEN and PUBLIC_URL "
                 "(signed for another host?)"
+            )
+
+    def _warn_of_unsigned_callbacks(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "Vobiz callbacks come unsigned; their call tokens let them in. Configure credentials for the "
+                "callback URLs at Vobiz, then set WEBHOOK_SIGNATURES=required"
             )
 
     def parse_event(self, webhook: RawWebhook) -> CallEvent:
@@ -344,7 +361,7 @@ _REFUSALS = {
 }
 
 
-def _error_of(answer: _Answer, retry_after: str | None) -> Exception:
+def _error_of(answer: _Answer, retry_after: str | None) -> ProviderError:
     """The error for an answer that is no success. The carrier's own text is read for its code only."""
     code = _error_code(answer.body)
     suffix = f" ({answer.status}{' ' + code if code else ''})"
@@ -354,10 +371,11 @@ def _error_of(answer: _Answer, retry_after: str | None) -> Exception:
         return CallRejected(_REFUSALS[answer.status] + suffix)
     if 400 <= answer.status < 500:
         return CallRejected("Vobiz refused the request" + suffix)
-    # A server error may come after the call was put on its way, unless it names no call; the body decides.
-    if answer.body.get("request_uuid"):
-        return CallOutcomeUnknown("Vobiz failed after it had accepted the call" + suffix)
-    return ProviderUnavailable("Vobiz is in trouble" + suffix)
+    # A failure that the API itself reports, in its documented envelope, placed no call unless it names one. Any
+    # other 5xx may come from a gateway that did not wait for the API, which may have placed it.
+    if code and not answer.body.get("request_uuid"):
+        return ProviderUnavailable("Vobiz is in trouble" + suffix)
+    return CallOutcomeUnknown("Vobiz failed; the request may have been carried out" + suffix)
 
 
 def _error_code(body: Mapping[str, Any]) -> str:

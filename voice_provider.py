@@ -15,7 +15,7 @@ Errors of an outgoing request are named by what may be done next:
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from call_script import CallScript
 
@@ -79,6 +79,13 @@ class WebhookRejected(Exception):
         self.status = status
 
 
+class SignaturePolicy(StrEnum):
+    """What to do with a callback that carries no signature. A wrong one is always refused."""
+
+    WHEN_PRESENT = "when_present"
+    REQUIRED = "required"
+
+
 @dataclass(frozen=True, slots=True)
 class CallUrls:
     """The absolute URLs that a carrier may call for one call; each holds the call token in its path."""
@@ -106,11 +113,11 @@ class CallOrder:
 class RawWebhook:
     """A callback as it came in: nothing in it is trusted yet.
 
-    `url` is our public URL of the route, without query, as the carrier was told it: scheme and host come from
-    PUBLIC_URL, never from the request. Header names are lower case.
+    `urls` are our public URLs of the route, without query, any of which the carrier may have been told: scheme and
+    host come from PUBLIC_URL and FALLBACK_PUBLIC_URL, never from the request. Header names are lower case.
     """
 
-    url: str
+    urls: tuple[str, ...]
     headers: Mapping[str, str]
     body: bytes
 
@@ -132,11 +139,16 @@ class CallEvent:
 
 
 class VoiceProvider(Protocol):
-    """A carrier. `languages` are the BCP 47 tags that it can speak, best one of each language first."""
+    """A carrier.
+
+    `languages` are the BCP 47 tags that it can speak, best one of each language first; `callback_schema` describes
+    its callbacks for the OpenAPI document.
+    """
 
     name: str
     from_number: str
     languages: tuple[str, ...]
+    callback_schema: Mapping[str, Any]
 
     async def place_call(self, order: CallOrder) -> str:
         """Ask the carrier to call; its call id. Raises: ProviderError."""

@@ -32,6 +32,7 @@ Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[Said]]
 
 def routes(service: OtpService) -> list[BaseRoute]:
     """The carriers' routes. An authentic call always gets well-formed XML with 200, also in trouble."""
+    provider = service.default_provider
 
     async def answer(request: Request, call_token: str) -> Reply:
         """What to say to the callee who answered, or who asked to hear the code again."""
@@ -66,14 +67,14 @@ def routes(service: OtpService) -> list[BaseRoute]:
         return await _notice(service, request, None)
 
     return [
-        _route("/answer/{call_token}", answer, speaks=True),
-        _route("/otp-choice/{call_token}", otp_choice, speaks=True),
-        _route("/hangup/{call_token}", hangup, speaks=False),
-        _route("/ring/{call_token}", ring, speaks=False),
-        _route("/answer", console_answer, speaks=True),
-        _route("/otp-choice", console_otp_choice, speaks=True),
-        _route("/hangup", console_hangup, speaks=False),
-        _route("/ring", console_ring, speaks=False),
+        _route("/answer/{call_token}", answer, provider, speaks=True),
+        _route("/otp-choice/{call_token}", otp_choice, provider, speaks=True),
+        _route("/hangup/{call_token}", hangup, provider, speaks=False),
+        _route("/ring/{call_token}", ring, provider, speaks=False),
+        _route("/answer", console_answer, provider, speaks=True),
+        _route("/otp-choice", console_otp_choice, provider, speaks=True),
+        _route("/hangup", console_hangup, provider, speaks=False),
+        _route("/ring", console_ring, provider, speaks=False),
     ]
 
 
@@ -95,7 +96,7 @@ async def _speak(service: OtpService, request: Request, call_token: str | None, 
         logger.warning("webhook refused: %s", error)
         return _hang_up(service, error.status)
     except Exception as error:  # the callee waits: an authentic call never gets an error
-        problems.problem_of(error)
+        problems.problem_of(error)  # for the log
         said = service.apology(current)
     return Reply(200, current.provider.render(*said), XML)
 
@@ -135,7 +136,7 @@ async def _authenticate_by_signature(
 ) -> tuple[CallInProgress, CallEvent]:
     provider.check_webhook(webhook, must_be_signed=True)
     event = provider.parse_event(webhook)
-    current = await service.find_call_by_id(event.call_id)
+    current = await service.find_call_by_id(provider.name, event.call_id)
     if current is None:
         raise WebhookRejected("callback names no live call of ours", status=404)
     return current, event
@@ -144,7 +145,7 @@ async def _authenticate_by_signature(
 async def _raw(service: OtpService, request: Request) -> RawWebhook:
     path = request.scope["raw_path"].decode("ascii")  # as the carrier sent it, which is what it signed
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
-    return RawWebhook(service.public_url_of(path), headers, await read_body(request.receive))
+    return RawWebhook(service.public_urls_of(path), headers, await read_body(request.receive))
 
 
 def _reading_of(request: Request) -> int | None:
@@ -160,46 +161,25 @@ def _empty(status: int = 200) -> Reply:
     return Reply(status, b"", "text/plain")
 
 
-def _route(path: str, endpoint: Any, *, speaks: bool) -> LeanRoute:
+def _route(path: str, endpoint: Any, provider: VoiceProvider, *, speaks: bool) -> LeanRoute:
     form = {
         "requestBody": {
             "description": "the carrier's fields; others are ignored",
-            "content": {"application/x-www-form-urlencoded": {"schema": _FORM, "example": _FORM_EXAMPLE}},
+            "content": {"application/x-www-form-urlencoded": {"schema": provider.callback_schema}},
         }
     }
-    refusals = {
-        status: {"description": text, **({"content": {XML: {"example": _HANGUP_EXAMPLE}}} if speaks else {})}
-        for status, text in _REFUSALS.items()
+    xml = {XML: {"example": provider.render(SILENT_HANGUP, _NO_URLS).decode()}} if speaks else {}
+    answers = {200: "what to do next" if speaks else "noted", **_REFUSALS}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": xml} if speaks else {"description": text}
+        for status, text in answers.items()
     }
-    success: dict[str, Any] = {"description": "what to do next" if speaks else "noted"}
-    if speaks:
-        success["content"] = {XML: {"example": _XML_EXAMPLE}}
-    return LeanRoute(
-        path,
-        endpoint,
-        methods=["POST"],
-        tags=["carrier"],
-        openapi_extra=form,
-        responses={**refusals, 200: success},
-    )
+    return LeanRoute(path, endpoint, methods=["POST"], tags=["carrier"], openapi_extra=form, responses=responses)
 
 
-_FORM = {
-    "type": "object",
-    "required": ["CallUUID"],
-    "properties": {
-        "CallUUID": {"type": "string"},
-        "Event": {"type": "string", "enum": ["Ring", "StartApp", "Redirect", "Hangup"]},
-        "Digits": {"type": "string"},
-        "HangupCauseCode": {"type": "string"},
-        "Duration": {"type": "string"},
-    },
-}
-_FORM_EXAMPLE = {"CallUUID": "5a9fd4a0-3d4c-11ef-bef9-0242ac110005", "Event": "StartApp"}
-_XML_EXAMPLE = '<Response><Speak voice="WOMAN" language="en-US">Goodbye.</Speak><Hangup/></Response>'
-_HANGUP_EXAMPLE = "<Response><Hangup/></Response>"
 _REFUSALS = {
     400: "not a form, or a field named twice",
     403: "wrong or missing signature, or another call's id",
-    404: "unknown call token, or the call is over",
+    404: "unknown call token, or the call is long over",
+    413: "more than 16 KiB",
 }

@@ -19,7 +19,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send(_BODY)
 
 
-def serve(app: ASGIApp, port: int, lifespan: str = "off") -> None:
+def serve(app: ASGIApp, port: int) -> None:
     """Serve with the settings of `server.main`."""
     config = uvicorn.Config(
         app,
@@ -28,7 +28,7 @@ def serve(app: ASGIApp, port: int, lifespan: str = "off") -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        lifespan="off" if lifespan == "off" else "on",
+        lifespan="off",
     )
     uvicorn.Server(config).run()
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from bench.sample_data import phone_number
 from bench.servers import ROOT, resident_bytes, service
 from clock import Clock
-from otp_store import MemoryOtpStore, NewCode
+from otp_store import MemoryOtpStore, NewCode, StoreRules
 from sealing import Sealer
 from verification import NewCall
 from voice_provider import CallEvent, CallState
@@ -56,7 +56,7 @@ def measure_footprint(core: int | None) -> Footprint:
 
 async def _stored_bytes() -> tuple[int | None, int | None]:
     """Bytes per verification while its call is dialled, and once it was spoken, replayed never, and verified."""
-    store = MemoryOtpStore(Sealer(["x" * 32]), Clock())
+    store = MemoryOtpStore(Sealer(["x" * 32]), Clock(), StoreRules())
     phones = [phone_number(number) for number in range(STORED)]
     before = _resident()
     for number, phone in enumerate(phones):

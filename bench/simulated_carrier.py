@@ -52,7 +52,7 @@ def callees(count: int) -> dict[str, ScriptedCallee]:
 def create_app(speed: float) -> Starlette:
     clock = SimulatorClock(speed)
     account = Account(AUTH_ID, AUTH_TOKEN, FROM_NUMBER)
-    callbacks = CallbackSender(open_http_client(), clock, AUTH_TOKEN)
+    callbacks = CallbackSender(open_http_client(30), clock, AUTH_TOKEN)
     carrier = CountingCarrier(account, callbacks, clock, PhoneExchange(clock))
 
     async def ready(_: Request) -> Response:

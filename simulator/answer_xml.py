@@ -49,13 +49,16 @@ def _url(value: str) -> bool:
     return re.fullmatch(r"https?://[^\s<>]+", value) is not None
 
 
+def _seconds_or_auto(value: str) -> bool:
+    return value == "auto" or _whole_number(2, 10)(value)
+
+
 def _anything(_: str) -> bool:
     return True
 
 
 _BOOLEAN = _one_of("true", "false")
 _METHOD = _one_of("GET", "POST")
-_SECONDS_OR_AUTO: Check = lambda value: value == "auto" or _whole_number(2, 10)(value)  # noqa: E731
 
 _ATTRIBUTES: dict[str, dict[str, Check]] = {
     "Response": {},
@@ -67,8 +70,8 @@ _ATTRIBUTES: dict[str, dict[str, Check]] = {
         "method": _METHOD,
         "inputType": _one_of("dtmf", "speech", "dtmf speech"),
         "executionTimeout": _whole_number(5, 60),
-        "digitEndTimeout": _SECONDS_OR_AUTO,
-        "speechEndTimeout": _SECONDS_OR_AUTO,
+        "digitEndTimeout": _seconds_or_auto,
+        "speechEndTimeout": _seconds_or_auto,
         "finishOnKey": lambda value: re.fullmatch(r"[0-9*#]?|none", value) is not None,
         "numDigits": _whole_number(1, 32),
         "speechModel": _one_of("default", "command_and_search", "phone_call"),

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -130,7 +130,7 @@ class SimulatedCall:
         except CallEnded as end:
             self._end(end.cause, end.reason)
         except CalleeHungUp as hung_up:
-            self._advance(hung_up.seconds)
+            self.talk_seconds = min(self.talk_seconds + hung_up.seconds, self.request.time_limit)
             self._end("callee")
         except asyncio.CancelledError:
             self._end("api_after_answer" if self.stage is Stage.IN_PROGRESS else "api_before_answer")
@@ -170,7 +170,7 @@ class SimulatedCall:
     async def _first_document(self) -> tuple[Element, ...]:
         fields = self._fields("StartApp", "in-progress")
         try:
-            return await self._documents(self.request.answer, fields)
+            return await self._document(self.request.answer, fields)
         except (Unreachable, BadXml) as error:
             cause = "answer_invalid" if isinstance(error, BadXml) else "answer_unreachable"
             if self.request.fallback is None:
@@ -179,13 +179,13 @@ class SimulatedCall:
 
     async def _fetch(self, url: Url, fields: Mapping[str, str], kind: str) -> tuple[Element, ...]:
         try:
-            return await self._documents(url, fields)
+            return await self._document(url, fields)
         except Unreachable as error:
             raise CallEnded(f"{kind}_unreachable", str(error)) from None
         except BadXml as error:
             raise CallEnded(f"{kind}_invalid", str(error)) from None
 
-    async def _documents(self, url: Url, fields: Mapping[str, str]) -> tuple[Element, ...]:
+    async def _document(self, url: Url, fields: Mapping[str, str]) -> tuple[Element, ...]:
         fetched = await self.callbacks.fetch_document(url.url, fields, url.method)
         if self.customs.doubles_callbacks:
             return await self.callbacks.fetch_document(url.url, fields, url.method)
@@ -260,11 +260,8 @@ class SimulatedCall:
             await self._notify(self.request.hangup, self._hangup_fields(was_answered))
 
     async def _notify(self, url: Url, fields: Mapping[str, str]) -> None:
-        sending: list[Awaitable[None]] = [self.callbacks.notify(url.url, fields, url.method)]
-        if self.customs.doubles_callbacks:
-            sending.append(self.callbacks.notify(url.url, fields, url.method))
-        for one in sending:
-            await one
+        for _ in range(2 if self.customs.doubles_callbacks else 1):
+            await self.callbacks.notify(url.url, fields, url.method)
 
     def _fields(self, event: str, call_status: str) -> dict[str, str]:
         """The standard fields; numbers arrive without their plus sign, as in public captures."""

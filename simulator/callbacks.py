@@ -6,7 +6,7 @@ import hmac
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from urllib.parse import urlencode, urlsplit
 
@@ -35,7 +35,7 @@ class CallbackSender:
 
     http: httpx.AsyncClient
     clock: SimulatorClock
-    auth_token: str | None
+    auth_token: str | None = field(repr=False)
 
     async def fetch_document(
         self, url: str, fields: Mapping[str, str], method: str = "POST"

@@ -64,5 +64,10 @@ SCRIPTED_CALLEES: dict[str, ScriptedCallee] = {
         _LISTENER, description="hangs up during the second reading", hangs_up_after_seconds=25
     ),
     "+14155550116": replace(_LISTENER, description="hangup callback is lost", loses_hangup_callback=True),
-    "+14155550117": replace(_LISTENER, description="every callback comes twice", doubles_callbacks=True),
+    "+14155550117": replace(
+        _LISTENER,
+        description="presses 1 three times, and every callback comes twice",
+        keys=("1", "1", "1"),
+        doubles_callbacks=True,
+    ),
 }

@@ -34,8 +34,9 @@ class PhoneExchange:
 
     def __init__(self, clock: SimulatorClock) -> None:
         self._clock = clock
+        self.has_speech = speech.is_available()
         self.lines: dict[str, PhoneLine] = {}
-        self._pages: set[asyncio.Queue[dict[str, Any] | None]] = set()
+        self._pages: set[asyncio.Queue[dict[str, Any]]] = set()
 
     def line(self, call_uuid: str, to: str) -> "PhoneLine":
         line = PhoneLine(self, self._clock, call_uuid, to)
@@ -43,41 +44,47 @@ class PhoneExchange:
         return line
 
     def tell(self, event: dict[str, Any]) -> None:
-        """Send an event to every page; one that has stopped reading is dropped and will connect anew."""
+        """Send an event to every page; the stream of one that has stopped reading ends, and it connects anew."""
         for page in list(self._pages):
-            try:
+            if page.full():
+                self._finish(page)
+            else:
                 page.put_nowait(event)
-            except asyncio.QueueFull:
-                self._pages.discard(page)
 
     async def watch(self) -> AsyncIterator[dict[str, Any] | None]:
         """Events for one page: first what is going on now, then what happens; None after a quiet while."""
-        page: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(MAX_UNREAD_EVENTS)
-        page.put_nowait({"event": "hello", "audio": speech.is_available(), "speed": self._clock.speed})
-        for line in self.lines.values():
-            if line.last_event:
-                page.put_nowait(line.last_event)
+        page: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_UNREAD_EVENTS)
         self._pages.add(page)
         try:
-            while True:
-                try:
-                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                        event = await page.get()
-                except TimeoutError:
-                    yield None
-                    continue
-                if event is None:
-                    return
+            yield {"event": "hello", "audio": self.has_speech, "speed": self._clock.speed}
+            for event in [line.last_event for line in self.lines.values() if line.last_event]:
                 yield event
+            while (event_or_end := await _next(page)) is not _END:
+                yield event_or_end
         finally:
             self._pages.discard(page)
 
     def close(self) -> None:
         """End every page's event stream, so that the server can stop."""
-        for page in self._pages:
-            while page.full():
-                page.get_nowait()
-            page.put_nowait(None)
+        for page in list(self._pages):
+            self._finish(page)
+
+    def _finish(self, page: "asyncio.Queue[dict[str, Any]]") -> None:
+        self._pages.discard(page)
+        while not page.empty():
+            page.get_nowait()
+        page.put_nowait(_END)
+
+
+_END: dict[str, Any] = {}
+
+
+async def _next(page: "asyncio.Queue[dict[str, Any]]") -> dict[str, Any] | None:
+    try:
+        async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+            return await page.get()
+    except TimeoutError:
+        return None
 
 
 class PhoneLine:
@@ -163,7 +170,7 @@ class PhoneLine:
             return
         self.sounds.append(sound)
         number = len(self.sounds) - 1
-        audio = f"/simulator/phone/calls/{self._call_uuid}/speech/{number}" if speech.is_available() else None
+        audio = f"/simulator/phone/calls/{self._call_uuid}/speech/{number}" if self._exchange.has_speech else None
         self._tell("speaking", text=sound.text, language=sound.language, seconds=sound.seconds, audio_url=audio)
 
     def _tell(self, event: str, **details: Any) -> None:

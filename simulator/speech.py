@@ -24,10 +24,10 @@ async def synthesize(text: str, language: str) -> bytes:
     try:
         async with asyncio.timeout(SECONDS_TO_SYNTHESIZE):
             audio, _ = await process.communicate(text.encode())
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
+    finally:
+        if process.returncode is None:  # late, or nobody wants to hear it any more
+            process.kill()
+            await process.wait()
     if process.returncode != 0 or not audio:
         raise ValueError(f"{ENGINE} cannot speak this")
     return audio

@@ -46,7 +46,7 @@ class Account:
     """The customer's account. A limit of 0 is no limit."""
 
     auth_id: str
-    auth_token: str
+    auth_token: str = field(repr=False)
     from_number: str
     calls_per_second: int = 0
     concurrent_calls: int = 0

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import io
+import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +16,7 @@ from fastapi import FastAPI
 
 from clock import Clock
 from http_client import open_http_client
+from log_format import JsonFormatter
 from server import Server, create_app
 from settings import Settings, load_settings
 
@@ -39,15 +42,31 @@ def leaks_in(text: str) -> list[str]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def _watch_over_logs() -> Iterator[None]:
+    """Every log line of a test, as the program would write it; one secret in it fails the test."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(JsonFormatter())
+    level = logging.root.level
+    logging.root.addHandler(handler)
+    logging.root.setLevel(logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # as set_up_logging does
+    yield
+    logging.root.removeHandler(handler)
+    logging.root.setLevel(level)
+    assert leaks_in(written.getvalue()) == [], "a secret, a code or a number was written to the log"
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """The same for what was written to stdout and stderr."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
-    written = "\n".join(content for title, content in report.sections if title.startswith("Captured"))
-    leaks = leaks_in(written)
+    leaks = leaks_in(report.capstdout + report.capstderr)
     if leaks and report.passed:
         report.outcome = "failed"
-        report.longrepr = f"{len(leaks)} secrets, codes or numbers were written to a log or to the terminal"
+        report.longrepr = f"{len(leaks)} secrets, codes or numbers were written to the terminal"
 
 
 class FakeTime:
@@ -133,12 +152,26 @@ async def run_service(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await server.has_started.wait()
     try:
-        async with open_http_client() as client:
-            client.base_url, client.timeout = httpx.URL(f"http://127.0.0.1:{port}"), httpx.Timeout(60)
+        async with open_http_client(60) as client:
+            client.base_url = httpx.URL(f"http://127.0.0.1:{port}")
             yield RunningService(app, given, client)
     finally:
+        keep_secrets_of_calls(app)
         server.stop()
         await serving
+
+
+def keep_secrets_of_calls(app: FastAPI) -> None:
+    """Codes that the service drew, and call tokens, as the simulated carrier came to know them."""
+    carrier = app.state.carrier
+    if carrier is None:
+        return
+    for call in [*carrier.calls.values(), *carrier.records.values()]:
+        keep_secret(call.request.to)
+        keep_secret(call.request.answer.url.split("/answer/")[-1].split("?")[0])
+        spelled = "".join(text for text in call.spoken if len(text) == 1)
+        if len(spelled) >= 12 and spelled[:6].isdigit():  # a code that was drawn, and read twice
+            keep_secret(spelled[:6])
 
 
 @pytest.fixture

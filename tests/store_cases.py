@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from otp_store import NewCode, NumberLocked, OtpStore, Outcome, StoreFull
+from otp_store import NewCode, NumberLocked, OtherCall, OtpStore, Outcome, StoreFull
 from sealing import Sealer
 from tests.conftest import FakeTime
 from verification import NewCall, Status, Verification
@@ -288,20 +288,25 @@ class StoreCases:
         record = await self.begin(store)
         await store.name_call(record.id, 1, "call-1")
         await store.name_call(record.id, 1, "call-2")
-        found = await store.find_by_call_id("call-1")
+        with pytest.raises(OtherCall):
+            await store.record_call_event(record.id, 1, CallEvent("call-2", CallState.COMPLETED))
+        found = await store.find_by_call_id("vobiz", "call-1")
         assert found is not None
         assert found.id == record.id
-        assert await store.find_by_call_id("call-2") is None
+        assert await store.find_by_call_id("vobiz", "call-2") is None
+        assert await store.find_by_call_id("plivo", "call-1") is None, "another carrier's call of the same id"
         await self.end_call(store, record)
-        assert await store.find_by_call_id("call-1") is None
+        assert await store.find_by_call_id("vobiz", "call-1") is None
 
     async def test_the_code_is_read_in_a_live_call_a_bounded_number_of_times(self, store: OtpStore) -> None:
         record = await self.begin(store)
         await self.answer_call(store, record)
         assert await store.read_code(record.id, 1, 3) is None, "no reading may be skipped"
-        readings = [await store.read_code(record.id, 1, reading) for reading in (1, 1, 2, 3, 4, 5, 4)]
-        assert readings == [CODE, CODE, CODE, CODE, CODE, None, CODE]
-        assert await store.read_code(record.id, 1, 4) is None, "six fetches in all"
+        for reading in (1, 2, 3, 4):
+            fetched = [await store.read_code(record.id, 1, reading) for _ in range(5)]
+            assert fetched == [CODE, CODE, CODE, None, None], "a carrier tries three times"
+        assert await store.read_code(record.id, 1, 5) is None
+        assert await store.read_code(record.id, 1, 1) is None
 
     async def test_the_code_is_not_read_in_another_call_nor_after_the_end(self, store: OtpStore) -> None:
         record = await self.begin(store)
@@ -372,6 +377,22 @@ class StoreCases:
         assert given_up.call is not None
         assert (given_up.status, given_up.call.end_reason) == (Status.UNDELIVERED, EndReason.UNKNOWN)
         assert await store.take_overdue_calls() == []
+
+    async def test_a_call_that_its_carrier_says_goes_on_is_waited_for_again_but_not_for_ever(
+        self, store: OtpStore, fake_time: FakeTime
+    ) -> None:
+        record = await self.begin(store, ttl=600)
+        still_queued = CallEvent("call-1", CallState.DIALING)
+        asked = 0
+        for _ in range(600):
+            fake_time.advance(1)
+            for overdue in await store.take_overdue_calls():
+                asked += 1
+                await store.record_call_event(overdue.id, 1, still_queued)
+        found = await store.find(record.id)
+        assert found is not None
+        assert found.call is not None
+        assert (asked, found.call.end_reason) == (21, EndReason.UNKNOWN), "2 x (30 + 150) s after its start"
 
     async def test_a_call_that_moves_on_is_not_overdue(self, store: OtpStore, fake_time: FakeTime) -> None:
         record = await self.begin(store)

@@ -6,6 +6,7 @@ import pytest
 
 import call_script
 from call_script import Continue, Hangup, Menu, Pause, PlayAudio, ScriptWriter, Speak, estimated_seconds
+from settings import Settings
 from vobiz_client import LANGUAGES
 
 FOLDER = Path(call_script.__file__).parent / "spoken_texts"
@@ -69,10 +70,16 @@ def test_the_language_is_the_wanted_one_or_the_regions(
     assert writer.choose_language(wanted, phone, LANGUAGES) == chosen
 
 
-def test_a_call_with_all_replays_fits_into_the_default_time_limit(writer: ScriptWriter) -> None:
-    first = writer.read_code("0" * 6, "en-US", with_greeting=True, with_menu=True)
-    again = writer.read_code("0" * 6, "en-US", with_greeting=False, with_menu=True)
-    assert estimated_seconds(first) + 3 * estimated_seconds(again) < 150
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_longest_call_fits_into_the_default_time_limit(writer: ScriptWriter, language: str) -> None:
+    limit = Settings.model_fields["call_time_limit_seconds"].default
+    assert writer.whole_call_seconds(6, 3, language) < 185
+    assert writer.whole_call_seconds(10, 3, language) < limit
+
+
+def test_a_call_without_replays_is_short(writer: ScriptWriter) -> None:
+    whole = writer.whole_call_seconds(6, 0, "en-US")
+    assert writer.first_reading_seconds(6, "en-US") * 2 < whole < 60
 
 
 def test_an_estimate_counts_pauses_prompts_and_speech() -> None:

@@ -37,7 +37,7 @@ def saying(answer: bytes) -> Handler:
 
 
 async def post(url: str) -> httpx.Response:
-    async with open_http_client() as client:
+    async with open_http_client(10) as client:
         return await client.post(url, json={})
 
 
@@ -85,7 +85,7 @@ async def test_silence_is_a_read_timeout() -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await silent.wait()
 
-    async with listening(handler) as url, open_http_client() as client:
+    async with listening(handler) as url, open_http_client(10) as client:
         with pytest.raises(httpx.ReadTimeout):
             await client.post(url, json={}, timeout=httpx.Timeout(1, read=0.05))
         silent.set()
@@ -108,7 +108,7 @@ async def test_connections_are_kept_and_bodies_arrive() -> None:
             await reader.readuntil(b"{}")
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    async with listening(handler) as url, open_http_client() as client:
+    async with listening(handler) as url, open_http_client(10) as client:
         for _ in range(3):
             assert (await client.post(url, json={})).text == "ok"
     assert connections == 1

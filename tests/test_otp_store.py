@@ -3,7 +3,7 @@
 import tracemalloc
 from typing import Any
 
-from otp_store import MemoryOtpStore, OtpStore
+from otp_store import MemoryOtpStore, OtpStore, StoreRules, TimerWheel
 from tests.conftest import FakeTime
 from tests.store_cases import NEW_CALL, SEALER, StoreCases, new_code
 from voice_provider import CallEvent, CallState
@@ -11,21 +11,22 @@ from voice_provider import CallEvent, CallState
 
 class TestMemoryOtpStore(StoreCases):
     def make_store(self, time: FakeTime, **options: Any) -> OtpStore:
-        return MemoryOtpStore(SEALER, time.clock, **options)
+        return MemoryOtpStore(SEALER, time.clock, StoreRules(**options))
 
 
 async def test_a_verification_takes_at_most_one_kilobyte_with_its_whole_call(fake_time: FakeTime) -> None:
-    store = MemoryOtpStore(SEALER, fake_time.clock)
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     count = 10_000
     numbers = [f"+1415{number:07d}" for number in range(count)]
     cause = "NORMAL_CLEARING 4000"
-    events = [CallEvent("", state, hangup_cause=cause, talk_seconds=34) for state in CallState]
+    states = list(CallState)
     tracemalloc.start()
     for number in numbers:
         record = (await store.begin(number, new_code(), NEW_CALL)).record
-        await store.name_call(record.id, 1, f"5a9fd4a0-3d4c-11ef-bef9-{number[1:].zfill(12)}")
-        for event in events:
+        call_id = f"5a9fd4a0-3d4c-11ef-bef9-{number[1:].zfill(12)}"
+        for state in states:
             fake_time.advance(0.001)
+            event = CallEvent(call_id, state, hangup_cause=cause, talk_seconds=34)
             await store.record_call_event(record.id, 1, event)
             await store.read_code(record.id, 1, 1)
             await store.record_reading_end(record.id, 1, 1)
@@ -35,7 +36,7 @@ async def test_a_verification_takes_at_most_one_kilobyte_with_its_whole_call(fak
 
 
 async def test_expiry_leaves_nothing_behind(fake_time: FakeTime) -> None:
-    store = MemoryOtpStore(SEALER, fake_time.clock, retention_seconds=60)
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules(retention_seconds=60))
     for number in range(500):
         await store.begin(f"+1415{number:07d}", new_code(ttl=30 + number % 50), NEW_CALL)
     for _ in range(200):
@@ -43,14 +44,46 @@ async def test_expiry_leaves_nothing_behind(fake_time: FakeTime) -> None:
         while await store.expire():
             continue
         await store.take_overdue_calls(1000)
-    left = {name: value for name, value in vars(store).items() if isinstance(value, dict) and value}
-    assert left == {}
-    assert store._deadlines.take(10**9, 1) == []
+    assert [name for name, value in vars(store).items() if isinstance(value, dict) and value] == []
+    for wheel in (store._deadlines, store._overdue, store._forgettable_failures):
+        assert vars(wheel) == {"_slots": {}, "_seconds": []}
+
+
+async def test_a_number_has_one_timer_for_its_failures_however_often_it_is_forgiven(fake_time: FakeTime) -> None:
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
+    for _ in range(50):
+        await store.begin("+14155550142", new_code(), NEW_CALL)
+        await store.check("+14155550142", "999999")
+        await store.check("+14155550142", "012345")
+    assert sum(map(len, store._forgettable_failures._slots.values())) == 1
+
+
+def test_a_tick_looks_at_what_is_due_and_at_nothing_else() -> None:
+    """Counts the slots that are looked at, which does not depend on the machine."""
+
+    class CountingDict(dict[int, list[int]]):
+        looked_at = 0
+
+        def __getitem__(self, key: int) -> list[int]:
+            self.looked_at += 1
+            return super().__getitem__(key)
+
+        def __iter__(self) -> Any:
+            raise AssertionError("a scan over all slots")
+
+    wheel: TimerWheel[int] = TimerWheel()
+    for second in range(86_400):
+        wheel.add(second, second)
+    counting = wheel._slots = CountingDict(wheel._slots.items())
+    assert wheel.take(0.5, 10) == []
+    assert wheel.take(3.5, 10) == [0, 1, 2]
+    assert counting.looked_at <= 6
+    assert wheel.take(86_400, 2) == [3, 4]
 
 
 async def test_the_cost_of_expiry_does_not_grow_with_what_is_not_due(fake_time: FakeTime) -> None:
     """Counts the records that a tick looks at, which does not depend on the machine."""
-    store = MemoryOtpStore(SEALER, fake_time.clock)
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     for number in range(5000):
         await store.begin(f"+1415{number:07d}", new_code(ttl=600), NEW_CALL)
     await store.begin("+14165550000", new_code(ttl=30), NEW_CALL)

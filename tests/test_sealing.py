@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from sealing import CallRef, Sealer, Unsealable, draw_code, draw_verification_id
+from sealing import Sealer, Unsealable
+from verification import CallRef, draw_code, draw_verification_id
 
 ID = "vrf_" + "a" * 32
 OLD, NEW = "the old secret", "the new secret"

@@ -163,7 +163,9 @@ def test_the_banner_says_what_is_not_protected() -> None:
     assert "http://localhost:8000/phone" in simulated
     assert "not protected" not in simulated
     real = banner(load_settings(**VOBIZ, public_url="https://otp.example.com"))
-    assert real.count("not protected") == 3
+    assert real.count("not protected") == 2
+    tunnel = load_settings(**VOBIZ, public_url="https://abc.ngrok-free.app")
+    assert "tunnel, whose operator can read the codes" in banner(tunnel)
     strict = load_settings(
         **VOBIZ, public_url="https://otp.example.com", webhook_signatures="required", environment="production"
     )
@@ -190,22 +192,41 @@ async def test_calls_under_way_and_open_pages_do_not_hold_up_the_stop() -> None:
     assert any("ringing" in line for line in rest), "and then the stream came to its end"
 
 
-async def test_time_is_kept_although_one_tick_fails(caplog: pytest.LogCaptureFixture) -> None:
-    app = create_app(load_settings())
-    service = app.state.service
-    ticks = asyncio.Event()
+async def test_time_is_kept_although_one_second_fails(caplog: pytest.LogCaptureFixture) -> None:
+    service = create_app(load_settings()).state.service
+    went_on = asyncio.Event()
 
     async def failing() -> None:
-        if "timekeeping" in caplog.text:
-            ticks.set()
-        raise RuntimeError("secret")
+        if "unexpected RuntimeError during expiry" in caplog.text:
+            went_on.set()
+        raise RuntimeError("a secret message")
 
-    with patch.object(service, "tick", failing), patch("otp_service.TICK_SECONDS", 0):
+    with patch.object(service, "expire", failing), patch("otp_service.TICK_SECONDS", 0):
         keeping = asyncio.create_task(service.keep_time())
-        await ticks.wait()
+        await went_on.wait()
         keeping.cancel()
-    assert "timekeeping failed: RuntimeError" in caplog.text
-    assert "secret" not in caplog.text
+    assert "a secret message" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+    ],
+)
+def test_the_simulator_is_reached_where_the_service_listens(host: str, url: str) -> None:
+    assert server.own_url(load_settings(http_host=host)) == url
+
+
+def test_a_host_that_is_not_ours_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HTTP_HOST", "192.0.2.1")
+    assert main() == 2
+    assert capsys.readouterr().err.startswith("voice-otp: HTTP_HOST: cannot listen on 192.0.2.1: ")
 
 
 # Log lines

@@ -179,9 +179,12 @@ async def test_limits_of_the_account_are_429(limits: dict[str, Any], limit_type:
         assert (second.status_code, second.json()["code"]) == (503, "provider_throttled")
         assert second.headers["retry-after"] == "1"
         assert service.carrier.requests == 2
-    with pytest.raises(vobiz_api.ApiError) as refused:
-        vobiz_api._check_limit(limit_type, 1, 1)
-    assert refused.value.details["limitType"] == limit_type
+        account = service.carrier.account
+        headers = {"X-Auth-ID": account.auth_id, "X-Auth-Token": account.auth_token}
+        path = f"/simulator/api/v1/Account/{account.auth_id}/Call/"
+        refused = await service.client.post(path, json=create_body(), headers=headers)
+        details = refused.json()["error"]["details"]
+        assert (refused.status_code, details["limitType"], details["limit"]) == (429, limit_type, 1)
 
 
 async def test_a_second_later_a_call_may_start_again(service: RunningService) -> None:
@@ -519,20 +522,31 @@ async def test_a_person_can_hang_up_while_listening() -> None:
         await line.listen(Sound(60, "a long story", "en-US"))
 
 
-async def test_a_page_that_stops_reading_is_dropped() -> None:
+async def test_the_stream_of_a_page_that_stops_reading_ends_so_that_it_connects_anew() -> None:
     exchange = PhoneExchange(SimulatorClock(1))
     watching = exchange.watch()
     assert (await anext(watching) or {})["event"] == "hello"
-    reading = asyncio.ensure_future(anext(watching))
-    await asyncio.sleep(0)
     for number in range(600):
         exchange.tell({"event": str(number)})
-    assert (await reading or {})["event"] == "0"
+    assert [event async for event in watching] == []
     exchange.close()
+
+
+async def test_more_phones_can_ring_than_a_page_has_unread_events() -> None:
+    exchange = PhoneExchange(SimulatorClock(1))
+    for number in range(600):
+        exchange.line(f"call-{number}", "+14155550142").last_event = {"event": "ringing"}
+    watching = exchange.watch()
+    assert len([await anext(watching) for _ in range(601)]) == 601
+    await watching.aclose()  # type: ignore[attr-defined]
+
+
+async def test_keys_beyond_any_need_are_dropped() -> None:
+    line = PhoneExchange(SimulatorClock(1)).line("call-1", "+14155550142")
     for _ in range(40):
-        line = exchange.line("call-1", "+14155550142")
         line.press("1")
-    assert not exchange._pages
+    assert (await line.wait_for_key((), 30)).key == "1"
+    assert line._keys.qsize() == 31
 
 
 async def test_the_callees_are_listed_and_the_page_is_served(service: RunningService) -> None:

@@ -1,12 +1,12 @@
 // @ts-check
 /** "Your app": what a backend would do with the API, as two forms. */
 
-import { startTelephone } from "./telephone.js";
+import { element, setText } from "./dom.js";
+import { forgetLastCall, startTelephone } from "./telephone.js";
 
 const AGAIN_AFTER_SECONDS = 20;
 const POLL_MS = 1000;
 const UNREACHABLE = "The server cannot be reached.";
-const FINAL = ["verified", "expired", "locked", "cancelled"];
 const EVENT_WORDS = {
   created: "Requested", dialing: "Dialing", ringing: "Ringing", answered: "Answered", code_requested: "Reading",
   code_spoken: "Code read", wrong_key: "Wrong key", completed: "Call ended", wrong_code: "Wrong code",
@@ -24,8 +24,7 @@ const REASON_WORDS = {
 
 /** @typedef {{ok: boolean, status: number, body: any}} Answer */
 
-/** @param {string} id @returns {HTMLElement} */
-const element = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const callNote = element("call-note");
 const phoneField = /** @type {HTMLInputElement} */ (element("phone-number"));
 const codeField = /** @type {HTMLInputElement} */ (element("code"));
 const againButton = /** @type {HTMLButtonElement} */ (element("call-again"));
@@ -52,15 +51,9 @@ async function callApi(method, path, body) {
 async function post(path, body) {
   const answer = await callApi("POST", path, body);
   element("api-hint").hidden = true;
-  show("api-request", `POST ${path}\n${JSON.stringify(body, null, 2)}`);
-  show("api-response", `${answer.status || "no answer"}\n${JSON.stringify(answer.body, null, 2)}`);
+  setText("api-request", `POST ${path}\n${JSON.stringify(body, null, 2)}`);
+  setText("api-response", `${answer.status || "no answer"}\n${JSON.stringify(answer.body, null, 2)}`);
   return answer;
-}
-
-/** @param {string} id @param {string} text */
-function show(id, text) {
-  element(id).hidden = false;
-  element(id).textContent = text;
 }
 
 /** @param {HTMLElement} place @param {"good" | "bad" | ""} mood @param {...(string | Node)} content */
@@ -88,17 +81,31 @@ async function whileBusy(buttonId, work) {
 
 async function send() {
   const phone = phoneField.value.trim();
-  tell(element("call-note"), "", "Asking the carrier …");
-  tell(element("result"), "");
+  startOver();
+  tell(callNote, "", "Asking the carrier …");
   const { ok, body } = await post("/send-otp", { phone });
-  if (!ok) {
-    element("progress").hidden = true; // it is of an earlier call
-    return tell(element("call-note"), "bad", body.detail);
-  }
+  if (!ok) return tell(callNote, "bad", body.detail);
+  remember(body.verification_id);
+  offerAgain(body.phone);
+  tell(callNote, "", sentNote(body));
+  poll();
+}
+
+/** Nothing of an earlier call may stay: its code would be checked, or read off the telephone, for another number. */
+function startOver() {
+  remember("");
+  clearTimeout(pollTimer);
+  clearInterval(againTimer);
   codeField.value = "";
-  watch(body.verification_id);
-  offerAgain();
-  tell(element("call-note"), "", sentNote(body));
+  tell(element("result"), "");
+  element("progress").hidden = element("again").hidden = true;
+  forgetLastCall();
+}
+
+/** @param {string} id */
+function remember(id) {
+  verificationId = id;
+  sessionStorage.setItem("verification_id", id);
 }
 
 /** @param {any} sent */
@@ -122,7 +129,6 @@ async function verify() {
 function succeed() {
   clearInterval(againTimer);
   element("again").hidden = true;
-  tell(element("call-note"), "");
   tell(element("result"), "good", piece("valid: true"), " The code is right.");
 }
 
@@ -133,35 +139,22 @@ function refusal(body) {
   return [piece("valid: false"), " ", piece(body.reason), ` ${words}${left}`];
 }
 
-/** @param {string} id */
-function watch(id) {
-  verificationId = id;
-  sessionStorage.setItem("verification_id", id);
-  poll();
-}
-
 async function poll() {
   clearTimeout(pollTimer);
-  const { ok, status, body } = await callApi("GET", `/otp-status/${verificationId}`);
+  const id = verificationId;
+  const { ok, status, body } = await callApi("GET", `/otp-status/${id}`);
+  if (id !== verificationId) return; // another call was asked for meanwhile
   if (status === 404) return forget();
   clearTimeout(pollTimer); // a second poll may have begun while this one waited
   if (ok) renderStatus(body);
-  if (ok && !isLive(body)) return;
+  if (ok && body.call.state === "completed") return setText("call-note", `The call to ${body.phone} is over.`);
   pollTimer = setTimeout(poll, POLL_MS);
-}
-
-/** @param {any} status */
-function isLive(status) {
-  return status.call ? status.call.state !== "completed" : !FINAL.includes(status.status);
 }
 
 /** The server was restarted and keeps nothing. */
 function forget() {
-  verificationId = "";
-  sessionStorage.removeItem("verification_id");
-  clearInterval(againTimer);
-  element("progress").hidden = element("again").hidden = true;
-  tell(element("call-note"), "bad", "The server no longer knows this call: press Call me again.");
+  startOver();
+  tell(callNote, "bad", "The server no longer knows this call: press Call me again.");
 }
 
 /** @param {any} status */
@@ -184,14 +177,9 @@ function timelineEntry(entry, start) {
   return item;
 }
 
-/** Writes only what changed: a live region repeats what is written. @param {string} id @param {string} text */
-function setText(id, text) {
-  if (element(id).textContent !== text) element(id).textContent = text;
-}
-
-/** Count down to the offer of a second call. */
-function offerAgain() {
-  clearInterval(againTimer);
+/** Count down to the offer of a second call. @param {string} phone */
+function offerAgain(phone) {
+  againButton.value = phone;
   const due = Date.now() + AGAIN_AFTER_SECONDS * 1000;
   const count = () => {
     const seconds = Math.ceil((due - Date.now()) / 1000);
@@ -242,6 +230,10 @@ function onSubmit(formId, buttonId, work) {
 
 onSubmit("call-form", "call-me", send);
 onSubmit("code-form", "verify", verify);
-againButton.onclick = () => whileBusy("call-again", send);
+againButton.onclick = () => {
+  phoneField.value = againButton.value;
+  element("call-me").focus({ preventScroll: true });
+  element("call-me").click();
+};
 startTelephone(onConnection);
 if (verificationId) poll();

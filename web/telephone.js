@@ -1,14 +1,20 @@
 // @ts-check
 /** The telephone: it follows the calls that the simulated carrier reports, and sends back what its buttons do. */
 
+import { element, setText } from "./dom.js";
 import * as sound from "./sound.js";
 
 const RECONNECT_MS = 1500;
 const STALE_MS = 1000;
 const MENU_KEY = "1";
 const FRESH = {
-  from: "", isAnswered: false, answeredAt: 0, sentence: "", isWhole: false, isStale: false, waitsForKey: false,
+  from: "", answeredAt: 0, hungUp: false, sentence: "", isWhole: false, isStale: false, waitsForKey: false,
   position: 0, current: -1,
+};
+/** The carrier's words for an end; a failure's words say what happened and are shown as they are. */
+const END_WORDS = {
+  "Normal Hangup": "The call ended", "End Of XML Instructions": "The call ended", "Scheduled Hangup": "The call ended",
+  Rejected: "You declined", "Ring Timeout Reached": "Nobody answered", Canceled: "The call was cancelled",
 };
 
 /**
@@ -25,8 +31,6 @@ let isConnected = true;
 /** @type {(isConnected: boolean) => void} */
 let onConnection = () => {};
 
-/** @param {string} id @returns {HTMLElement} */
-const element = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const telephone = element("telephone");
 const keys = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("[data-key]")]);
 
@@ -41,6 +45,12 @@ export function startTelephone(listener) {
   setInterval(tick, 1000);
   render();
   connect();
+}
+
+/** The number may be another one's next: what the last call said must not be read off for it. */
+export function forgetLastCall() {
+  ended = undefined;
+  render();
 }
 
 function connect() {
@@ -65,10 +75,10 @@ function receive(event) {
   if (event.event === "hello") return markStale();
   if (event.event === "ended") return end(event.call, event.reason);
   const call = callOf(event.call);
-  call.from = event.from ?? call.from;
+  call.from = event.from;
   call.waitsForKey = event.event === "waiting_for_key";
   if (event.event !== "silence") call.current = -1;
-  if (event.event !== "ringing" && !call.isAnswered) pickUp(call);
+  if (event.event !== "ringing") call.answeredAt ||= Date.now();
   if (event.event === "speaking") hear(call, event);
   else element("spoken-digit").textContent = ""; // so that the same digit twice is announced twice
   render();
@@ -86,16 +96,9 @@ function markStale() {
 function callOf(id) {
   const known = calls.get(id);
   if (known && !known.isStale) return known;
-  const { from, answeredAt, isAnswered } = known ?? FRESH;
-  const call = { ...FRESH, id, from, answeredAt, isAnswered, digits: [] };
+  const call = { ...FRESH, id, answeredAt: known?.answeredAt ?? 0, digits: [] };
   calls.set(id, call);
   return call;
-}
-
-/** @param {Call} call */
-function pickUp(call) {
-  call.isAnswered = true;
-  call.answeredAt = Date.now();
 }
 
 /** @param {Call} call @param {{text: string, language: string, audio_url: string | null}} utterance */
@@ -126,14 +129,15 @@ function end(id, reason) {
   if (!call) return;
   if (call === shownCall()) sound.hush();
   calls.delete(id);
-  ended = { call: { ...call, current: -1, waitsForKey: false }, reason };
+  const words = call.hungUp ? "You hung up" : (END_WORDS[reason] ?? reason);
+  ended = { call: { ...call, current: -1, waitsForKey: false }, reason: words };
   render();
 }
 
 /** The call that we talk in, else the one that rang last. @returns {Call | undefined} */
 function shownCall() {
   const all = [...calls.values()].reverse();
-  return all.find((call) => call.isAnswered) ?? all[0];
+  return all.find((call) => call.answeredAt) ?? all[0];
 }
 
 /** @param {string} action */
@@ -141,6 +145,7 @@ async function act(action) {
   const call = shownCall();
   if (!call) return;
   sound.stopRinging();
+  call.hungUp ||= action === "hang-up";
   const response = await fetch(`/simulator/phone/calls/${call.id}/${action}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -150,9 +155,10 @@ async function act(action) {
 
 /** @param {string} key */
 function press(key) {
-  if (!shownCall()?.isAnswered) return;
+  const call = shownCall();
+  if (!call?.answeredAt) return;
   sound.pressTone(key);
-  if (shownCall()?.waitsForKey) sound.hush();
+  if (call.waitsForKey) sound.hush();
   flash(key);
   act(`keys/${encodeURIComponent(key)}`);
 }
@@ -179,7 +185,7 @@ function toggleMute() {
 
 function render() {
   const call = shownCall();
-  const state = call ? (call.isAnswered ? "talking" : "ringing") : ended ? "ended" : "idle";
+  const state = call ? (call.answeredAt ? "talking" : "ringing") : ended ? "ended" : "idle";
   const before = telephone.dataset.state;
   telephone.dataset.state = state;
   element("answer").hidden = element("decline").hidden = state !== "ringing";
@@ -230,21 +236,16 @@ function tick() {
 /** @param {Call | undefined} call */
 function detail(call) {
   if (!call) return ended?.reason ?? "It rings here when your app calls.";
-  if (!call.isAnswered) return calls.size > 1 ? `and ${calls.size - 1} more` : "is calling you";
+  if (!call.answeredAt) return calls.size > 1 ? `and ${calls.size - 1} more` : "is calling you";
   const seconds = Math.max(0, Math.floor((Date.now() - call.answeredAt) / 1000));
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-}
-
-/** Writes only what changed: a live region repeats what is written. @param {string} id @param {string} text */
-function setText(id, text) {
-  if (element(id).textContent !== text) element(id).textContent = text;
 }
 
 /** Buttons come and go with the state; a keyboard must not be left on one that went. @param {string} state */
 function moveFocus(state) {
   const focused = document.activeElement;
   const isOurs = focused === document.body || telephone.contains(focused);
-  if (state === "ringing" && (isOurs || focused?.closest("#call-form, #again"))) element("answer").focus();
+  if (state === "ringing" && (isOurs || focused?.closest("#call-form"))) element("answer").focus();
   if (state === "talking" && isOurs) telephone.focus();
   if (telephone.contains(document.activeElement)) telephone.scrollIntoView({ block: "nearest" });
   if (state === "ended" && isOurs && ended?.call.digits.length) element("code").focus();
