@@ -15,6 +15,7 @@ from problems import FieldError, Problem
 from settings import Settings
 from verification import VERIFICATION_ID, Call, Status, Verification
 
+_EXAMPLE_PHONE = "+14155550100"
 _EXAMPLE_ID = "vrf_3f9a1c64b08e4d27a5c1f0e2d7b6a894"
 _EXAMPLE_CALL_ID = "5a9fd4a0-3d4c-11ef-bef9-0242ac110005"
 
@@ -26,30 +27,14 @@ def _canonical_phone(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
-# `description` is also what a refused value is answered with: "<field> must be <description>".
-Phone = Annotated[
-    str,
-    AfterValidator(_canonical_phone),
-    Field(
-        description="a phone number in E.164, for example +14155550100", examples=["+14155550100"], max_length=41
-    ),
-]
-Code = Annotated[
-    str,
-    Field(
-        description="4 to 10 characters of 0-9 and A-Z",
-        pattern="^[0-9A-Z]{4,10}$",
-        examples=["610389"],
-    ),
-]
-VerificationId = Annotated[
-    str,
-    Field(
-        description="the verification_id that /send-otp gave",
-        pattern=f"^{VERIFICATION_ID.pattern}$",
-        examples=[_EXAMPLE_ID],
-    ),
-]
+# A field's description is also what a refused value is answered with: "<field> must be <description>".
+PHONE_WORDS = "a phone number in E.164, for example +14155550100"
+CODE_WORDS = "4 to 10 characters of 0-9 and A-Z"
+ID_WORDS = "the verification_id that /send-otp gave"
+
+Phone = Annotated[str, AfterValidator(_canonical_phone), Field(max_length=41)]
+Code = Annotated[str, Field(pattern="^[0-9A-Z]{4,10}$")]
+VerificationId = Annotated[str, Field(pattern=f"^{VERIFICATION_ID.pattern}$")]
 
 
 class _Request(BaseModel):
@@ -60,7 +45,7 @@ class _Request(BaseModel):
 
 
 class SendOtp(_Request):
-    phone: Phone
+    phone: Phone = Field(description=PHONE_WORDS, examples=[_EXAMPLE_PHONE])
     language: str | None = Field(
         None,
         description="a BCP 47 language tag such as en-GB; default: the language of the number's region",
@@ -69,7 +54,7 @@ class SendOtp(_Request):
     )
     channel: str = Field("voice", description="voice or sms", pattern="^(voice|sms)$", examples=["voice"])
     mode: str = Field("speak", description="speak or keypad", pattern="^(speak|keypad)$", examples=["speak"])
-    code: Code | None = None
+    code: Code | None = Field(None, description=CODE_WORDS, examples=["610389"])
     code_length: int | None = Field(None, description="a whole number from 4 to 10, default 6", ge=4, le=10)
     ttl_seconds: int | None = Field(None, description="a whole number from 30 to 600", ge=30, le=600)
     max_replays: int = Field(3, description="a whole number from 0 to 3", ge=0, le=3)
@@ -85,8 +70,8 @@ class SendOtp(_Request):
 
 
 class _PhoneOrId(_Request):
-    phone: Phone | None = None
-    verification_id: VerificationId | None = None
+    phone: Phone | None = Field(None, description=PHONE_WORDS, examples=[_EXAMPLE_PHONE])
+    verification_id: VerificationId | None = Field(None, description=ID_WORDS, examples=[_EXAMPLE_ID])
 
     @model_validator(mode="after")
     def _names_one(self) -> "_PhoneOrId":
@@ -100,7 +85,7 @@ class _PhoneOrId(_Request):
 
 
 class VerifyOtp(_PhoneOrId):
-    otp: Code
+    otp: Code = Field(description=CODE_WORDS, examples=["610389"])
 
 
 class CancelOtp(_PhoneOrId):
@@ -111,8 +96,8 @@ class CallInitiated(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     status: str = Field(examples=["call_initiated"], description="call_initiated, or call_unconfirmed with 202")
-    verification_id: VerificationId
-    phone: str = Field(examples=["+14155550100"])
+    verification_id: str = Field(examples=[_EXAMPLE_ID])
+    phone: str = Field(examples=[_EXAMPLE_PHONE])
     call_uuid: str | None = Field(None, examples=[_EXAMPLE_CALL_ID], description="the carrier's id of the call")
     provider: str = Field(examples=["vobiz"])
     channel: str = Field(examples=["voice"])
@@ -128,8 +113,8 @@ class CallInitiated(BaseModel):
 
 class Verified(BaseModel):
     valid: bool = Field(examples=[True])
-    verification_id: VerificationId
-    phone: str = Field(examples=["+14155550100"])
+    verification_id: str = Field(examples=[_EXAMPLE_ID])
+    phone: str = Field(examples=[_EXAMPLE_PHONE])
 
 
 class NotVerified(BaseModel):
@@ -156,8 +141,8 @@ class TimelineEvent(BaseModel):
 
 
 class OtpStatus(BaseModel):
-    verification_id: VerificationId
-    phone: str = Field(examples=["+14155550100"])
+    verification_id: str = Field(examples=[_EXAMPLE_ID])
+    phone: str = Field(examples=[_EXAMPLE_PHONE])
     status: Status = Field(examples=["delivered"])
     channel: str = Field(examples=["voice"])
     provider: str | None = Field(None, examples=["vobiz"])
@@ -169,9 +154,11 @@ class OtpStatus(BaseModel):
 
 
 class Cancelled(BaseModel):
-    status: str = Field(examples=["cancelled"])
-    verification_id: VerificationId
-    phone: str = Field(examples=["+14155550100"])
+    status: Status = Field(
+        examples=["cancelled"], description="an ended one keeps its status; only its call is ended"
+    )
+    verification_id: str = Field(examples=[_EXAMPLE_ID])
+    phone: str = Field(examples=[_EXAMPLE_PHONE])
     call_hung_up: bool = Field(examples=[True], description="whether a live call was ended")
 
 
@@ -210,12 +197,12 @@ def routes(service: OtpService, settings: Settings) -> list[BaseRoute]:
             raise Problem(404, "not_found", "no running verification is known for this number or id")
         record, was_hung_up = cancelled
         answer = Cancelled(
-            status="cancelled", verification_id=record.id, phone=record.phone, call_hung_up=was_hung_up
+            status=record.status, verification_id=record.id, phone=record.phone, call_hung_up=was_hung_up
         )
         return json_reply(200, answer)
 
     return [
-        _route("/verify-otp", verify_otp, "POST", {200: Verified, 400: NotVerified}, 413, 415, 422, 503),
+        _route("/verify-otp", verify_otp, "POST", {200: Verified, 400: NotVerified}, 400, 413, 415, 422, 503),
         _route("/otp-status/{phone}", otp_status, "GET", {200: OtpStatus}, 404, 422, 503),
         _route(
             "/send-otp",
@@ -235,14 +222,10 @@ def routes(service: OtpService, settings: Settings) -> list[BaseRoute]:
 
 
 def _route(path: str, endpoint: Any, method: str, answers: dict[int, type[BaseModel]], *errors: int) -> LeanRoute:
-    described = {status: {"model": model} for status, model in answers.items()}
-    return LeanRoute(
-        path,
-        endpoint,
-        methods=[method],
-        tags=["backend"],
-        responses={**problems.responses(*errors), **described},
-    )
+    described = problems.responses(*errors)
+    for status, model in answers.items():  # a 400 can be either: a refused code, or a body that is no JSON
+        described[status] = {**described.get(status, {}), "model": model}
+    return LeanRoute(path, endpoint, methods=[method], tags=["backend"], responses=described)
 
 
 def _key_of(path_value: str) -> str:

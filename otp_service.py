@@ -1,7 +1,6 @@
 """The steps of one verification: send, verify, status, cancel for the backend; answer, choice for the call."""
 
 import asyncio
-import dataclasses
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from call_script import REPLAY, SILENT_HANGUP, CallScript, ScriptWriter
 from clock import Clock
 from log_format import log_unexpected
-from otp_store import Begun, Checked, NewCode, OtherCall, OtpStore
+from otp_store import Begun, CallStillLive, Checked, NewCode, OtherCall, OtpStore
 from phone_numbers import mask
 from sealing import Sealer
 from verification import Call, CallRef, NewCall, Status, Verification, draw_code, short_id
@@ -121,7 +120,7 @@ class OtpService:
         """Call a phone with a code, unless a call to it is live already.
 
         The call is on record before the carrier hears of it, so a crash in between leaves no call unknown.
-        Raises: UnsupportedOption, StoreUnavailable, NumberLocked, ProviderError.
+        Raises: UnsupportedOption, StoreUnavailable, NumberLocked, CallStillLive, ProviderError.
         """
         provider = self._provider_named(order.provider)
         language = self._writer.choose_language(order.language, order.phone, provider.languages)
@@ -147,7 +146,28 @@ class OtpService:
             time_limit_seconds=self._time_limit(len(code), order.max_replays, language),
             first_reading_seconds=self._writer.first_reading_seconds(len(code), language),
         )
-        return await self._store.begin(order.phone, new_code, new_call)
+        try:
+            return await self._store.begin(order.phone, new_code, new_call)
+        except CallStillLive as left_over:
+            if not left_over.record.is_final:
+                raise
+            await self._end_left_over_call(left_over)
+            return await self._store.begin(order.phone, new_code, new_call)
+
+    async def _end_left_over_call(self, left_over: CallStillLive) -> None:
+        """Hang up the call of a verification that has ended, before the number is called anew.
+
+        Raises: CallStillLive when that is not certain, for then two calls could ring.
+        """
+        call = left_over.record.live_call
+        if call is None or not call.call_id:
+            raise left_over
+        try:
+            await self._provider_of(call).hang_up(call.call_id)
+        except ProviderError as error:
+            logger.warning("call could not be hung up: %s", error)
+            raise left_over from None
+        await self._store.fail_call(left_over.record.id, call.number, EndReason.CANCELLED, "")
 
     def _time_limit(self, code_length: int, max_replays: int, language: str) -> int:
         """As long as this call can last with all its replays, but never longer than the policy allows."""
@@ -202,12 +222,13 @@ class OtpService:
     async def cancel(self, key: str) -> tuple[Verification, bool] | None:
         """Make a code worthless and end its call; whether a live call was ended.
 
-        None when there is nothing to cancel. Raises: StoreUnavailable.
+        None when there is neither a code that can be right nor a live call. Raises: StoreUnavailable.
         """
-        record = await self._store.cancel(key)
-        if record is None:
+        cancelled = await self._store.cancel(key)
+        record = cancelled or await self._store.find(key)
+        call = record.live_call if record is not None else None
+        if record is None or (cancelled is None and call is None):
             return None
-        call = record.live_call
         if call is None or not call.call_id:
             return record, False
         return record, await self._hang_up(self._provider_of(call), call.call_id)
@@ -223,7 +244,7 @@ class OtpService:
         return self._sealer.read_token(token)
 
     async def find_call(self, ref: CallRef) -> CallInProgress | None:
-        """The call of a token. None once the call ended a while ago, or another one followed it."""
+        """The call of a token. None once another call followed it, or its verification is forgotten."""
         record = await self._store.find(ref.verification_id)
         if record is None or record.call is None or record.call.number != ref.number:
             return None
@@ -260,14 +281,15 @@ class OtpService:
         if is_newly_named and record.status is Status.CANCELLED and record.call.is_live:
             await self._hang_up(current.provider, event.call_id)  # the cancellation had no id to hang up by
 
-    async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said:
+    async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said | None:
         """What the callee hears after answering, or after asking to hear the code again.
 
-        `reading` is the number that we put into the URL; without one it follows from what was heard so far.
-        Raises: WebhookRejected, StoreUnavailable.
+        None for an event that is no reason to speak. `reading` is the number that we put into the URL; without
+        one it follows from what was heard so far. Raises: WebhookRejected, StoreUnavailable.
         """
-        answered = event if event.state else dataclasses.replace(event, state=CallState.ANSWERED)
-        await self.on_call_event(current, answered)
+        await self.on_call_event(current, event)
+        if event.state is not CallState.ANSWERED:
+            return None
         reading = reading or current.call.times_spoken + 1
         code = await self._store.read_code(*current.ref, reading)
         if code is None:
@@ -282,12 +304,14 @@ class OtpService:
             )
         return Said(script, self.call_urls(current.ref, reading))
 
-    async def choice(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said:
+    async def choice(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said | None:
         """What comes after the code was read: again, the offer once more after a wrong key, or goodbye.
 
-        Raises: WebhookRejected, StoreUnavailable.
+        None for an event that is no reason to speak. Raises: WebhookRejected, StoreUnavailable.
         """
         await self.on_call_event(current, event)
+        if event.state is not CallState.ANSWERED:
+            return None
         reading = reading or current.call.readings
         is_wrong_key = event.digits not in ("", REPLAY_KEY)
         record = await self._store.record_reading_end(*current.ref, reading, wrong_key=is_wrong_key)

@@ -32,6 +32,17 @@ class NumberLocked(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class CallStillLive(Exception):
+    """The live call of this number cannot stand for the one that was asked for.
+
+    Either the verification that it belongs to has ended, or it reads another code than the backend's own.
+    """
+
+    def __init__(self, record: Verification) -> None:
+        super().__init__("a call to this number is live")
+        self.record = record
+
+
 class OtherCall(Exception):
     """A report names another call than the one that it is said to be about."""
 
@@ -76,7 +87,7 @@ class OtpStore(Protocol):
         """Reserve the one live call of a number: for a new verification, or for the one under way.
 
         A resend keeps the deadline and the attempts, and, unless codes are to be new, the code.
-        Raises: StoreFull, NumberLocked.
+        Raises: StoreFull, NumberLocked, CallStillLive.
         """
         ...
 
@@ -97,7 +108,7 @@ class OtpStore(Protocol):
         ...
 
     async def name_call(self, verification_id: str, call_number: int, call_id: str) -> Verification | None:
-        """Keep the carrier's id of a call. An id that is kept already stays."""
+        """Keep the carrier's id of a call, as its answer to our request says; a callback's word counts less."""
         ...
 
     async def fail_call(
@@ -125,7 +136,7 @@ class OtpStore(Protocol):
         """A reading of the code was played to its end, perhaps followed by a key that means nothing."""
         ...
 
-    async def expire(self, limit: int = 1000) -> bool:
+    async def expire(self, limit: int = 250) -> bool:
         """Let due deadlines take effect, at most `limit` of them; whether some may be left."""
         ...
 
@@ -202,14 +213,16 @@ class MemoryOtpStore:
         now = self._clock.now()
         self._refuse_locked(phone, now)
         record = self._current(phone, now)
+        if record is not None and record.live_call is not None:
+            if record.is_final or self._is_another_code(record, new_code):
+                raise CallStillLive(record)
+            return Begun(record, is_duplicate=True)
         if record is not None and not record.is_final:
-            if record.live_call is not None:
-                return Begun(record, is_duplicate=True)
             record = self._with_new_code(record, new_code, now)
         else:
             record = self._create(phone, new_code, now)
         record = self._save(steps.start_call(record, new_call, now))
-        self._watch_call(record)
+        self._watch_call(record, now)
         return Begun(record, is_duplicate=False)
 
     def _create(self, phone: str, new_code: NewCode, now: float) -> Verification:
@@ -238,6 +251,9 @@ class MemoryOtpStore:
         if not self._ended:
             raise StoreFull(f"{self._rules.capacity} verifications are under way")
         self._forget(next(iter(self._ended)))
+
+    def _is_another_code(self, record: Verification, new_code: NewCode) -> bool:
+        return new_code.is_backends_own and not self._sealer.matches(record.sealed_code, record.id, new_code.code)
 
     def _with_new_code(self, record: Verification, new_code: NewCode, now: float) -> Verification:
         if not (self._rules.replace_code_on_resend or new_code.is_backends_own):
@@ -296,7 +312,7 @@ class MemoryOtpStore:
             return None
         if record.call.call_id not in ("", event.call_id):
             raise OtherCall("the carrier's call id belongs to another call")
-        named = steps.name_call(record, event.call_id)
+        named = record if record.call.call_id else steps.name_call(record, event.call_id)
         return self._save(steps.apply_event(named, event, self._clock.now()))
 
     async def read_code(self, verification_id: str, call_number: int, reading: int) -> str | None:
@@ -317,7 +333,7 @@ class MemoryOtpStore:
         record = steps.end_reading(record, reading, now)
         return self._save(steps.count_wrong_key(record, now) if wrong_key else record)
 
-    async def expire(self, limit: int = 1000) -> bool:
+    async def expire(self, limit: int = 250) -> bool:
         now = self._clock.now()
         due = self._deadlines.take(now, limit)
         for verification_id in due:
@@ -340,15 +356,16 @@ class MemoryOtpStore:
 
     async def take_overdue_calls(self, limit: int = 100) -> list[Verification]:
         now = self._clock.now()
-        overdue = []
-        for verification_id, call_number in self._overdue.take(now, limit):
-            record = self._with_newest_call(verification_id, call_number)
-            if record is None or record.live_call is None:
-                continue
-            if record.live_call.overdue_at <= now and not record.live_call.was_looked_up:
-                record = self._save(steps.mark_looked_up(record, now))
-                overdue.append(record)
-            self._watch_call(record)
+        overdue: list[Verification] = []
+        while len(overdue) < limit and (due := self._overdue.take(now, limit - len(overdue))):
+            for verification_id, call_number in due:
+                record = self._with_newest_call(verification_id, call_number)
+                if record is None or record.live_call is None:
+                    continue
+                if record.live_call.overdue_at <= now and not record.live_call.was_looked_up:
+                    record = self._save(steps.mark_looked_up(record, now))
+                    overdue.append(record)
+                self._watch_call(record, now)
         return overdue
 
     def _current(self, key: str, now: float) -> Verification | None:
@@ -382,9 +399,9 @@ class MemoryOtpStore:
         if call is not None and call.is_live and call.call_id:
             self._by_live_call[call.provider, call.call_id] = verification_id
 
-    def _watch_call(self, record: Verification) -> None:
+    def _watch_call(self, record: Verification, now: float) -> None:
         if record.call is not None:
-            self._overdue.add(record.call.overdue_at, (record.id, record.call.number))
+            self._overdue.add(max(record.call.overdue_at, now), (record.id, record.call.number))
 
     def _forget(self, verification_id: str) -> None:
         record = self._by_id.pop(verification_id, None)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from log_format import log_unexpected
-from otp_store import NumberLocked, StoreUnavailable
+from otp_store import CallStillLive, NumberLocked, StoreUnavailable
 from voice_provider import CallRejected, ProviderThrottled, ProviderUnavailable
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ _TITLES = {
     "payload_too_large": "The body is too large",
     "unsupported_media_type": "The body is not of the right type",
     "too_many_failures": "Too many wrong codes for this number",
+    "call_in_progress": "Another call to this number is live",
     "call_rejected": "The carrier refused the call",
     "provider_throttled": "The carrier takes no more calls right now",
     "provider_unavailable": "The carrier cannot be reached",
@@ -115,6 +116,9 @@ def problem_of(error: Exception) -> Problem:
         case NumberLocked():
             detail = "too many wrong codes in a row for this number: it can be called again later"
             return Problem(429, "too_many_failures", detail, retry_after_seconds=error.retry_after_seconds)
+        case CallStillLive():
+            detail = "a call to this number is live and cannot be replaced: wait until it has ended, or cancel it"
+            return Problem(409, "call_in_progress", detail, retry_after_seconds=PROVIDER_RETRY_SECONDS)
         case StoreUnavailable():
             logger.warning("the store cannot answer: %s", error)
             detail = "codes cannot be stored or checked right now: try again"

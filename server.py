@@ -60,6 +60,7 @@ def create_app(
     service = _service(settings, clock, VobizClient(config, http, settings.provider_names[0]))
     readiness = Readiness()
     app = LeanApp(
+        redirect_slashes=False,  # its redirects would be built from the Host header
         title="Voice OTP",
         version="0.1.0",
         description="One-time codes by phone call, self-hosted.",
@@ -224,7 +225,8 @@ def main() -> int:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    Server(config, app).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly stop
+        Server(config, app).run(sockets=[listener])
     return 0
 
 

@@ -14,6 +14,7 @@ from voice_provider import SignaturePolicy
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 TUNNEL_DOMAINS = ("ngrok.io", "ngrok.app", "ngrok.dev", "ngrok-free.app", "ngrok-free.dev", "trycloudflare.com",
                   "loca.lt", "lhr.life", "serveo.net")  # fmt: skip
+_ABSOLUTE_URL = re.compile(r"https?://([^/?#@\s]*@)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?([/?#]\S*)?")
 _VOBIZ_SETTINGS = ("VOBIZ_AUTH_ID", "VOBIZ_AUTH_TOKEN", "FROM_NUMBER")
 _SIMULATOR_FROM_NUMBER = "+12025550100"  # of the range that is reserved for fiction
 
@@ -109,9 +110,9 @@ class Settings(BaseSettings):
     @field_validator("public_url", "fallback_public_url", "vobiz_api_url")
     @classmethod
     def _absolute_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+        if value and not _ABSOLUTE_URL.fullmatch(value):
             raise ValueError("is not an absolute URL such as https://otp.example.com")
+        parts = urlsplit(value)
         if parts.query or parts.fragment or parts.username is not None:
             raise ValueError("must have no query, fragment or user name")
         return value.rstrip("/")
@@ -161,14 +162,26 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: Any) -> Settings:
     """Read environment and `.env`; keyword arguments win over both. Raises: BadSettings, with every problem."""
+    problems: list[str] = []
     try:
         settings = Settings(**overrides)
+    except UnicodeDecodeError:
+        raise BadSettings([".env is not UTF-8: save it again in that encoding"]) from None
     except ValidationError as error:
-        raise BadSettings([_problem(details) for details in error.errors(include_input=False)]) from None
-    problems = _contradictions(settings)
+        details = error.errors(include_input=False)
+        problems = [_problem(detail) for detail in details]
+        # With defaults in the place of what is wrong in itself, contradictions among the rest come to light, too.
+        wrong = {str(detail["loc"][0]) for detail in details}
+        settings = Settings(**overrides | {name: Settings.model_fields[name].default for name in wrong})
+    problems += [text for text in _contradictions(settings) if not text.startswith(_names(problems))]
     if problems:
         raise BadSettings(problems)
     return settings
+
+
+def _names(problems: list[str]) -> tuple[str, ...]:
+    """The settings that problems name first: one line for each is enough."""
+    return tuple(re.split("[ :]", problem, maxsplit=1)[0] for problem in problems)
 
 
 def _problem(details: Any) -> str:
@@ -189,6 +202,10 @@ def _contradictions(settings: Settings) -> list[str]:
     if "vobiz" in settings.provider_names:
         problems += _missing_vobiz_settings(settings)
     problems += _url_problems(settings)
+    if settings.environment is Environment.PRODUCTION and settings.uses_simulator and not settings.providers:
+        problems.append(
+            "ENVIRONMENT is production, but no carrier is set: to use the simulator, name it in PROVIDERS"
+        )
     if settings.environment is Environment.PRODUCTION and settings.needs_tunnel:
         problems.append("PUBLIC_URL is not set: with ENVIRONMENT=production no tunnel is opened")
     if any(len(secret) < 32 for secret in settings.otp_secrets):
@@ -234,5 +251,5 @@ def _is_loopback(url: str) -> bool:
 
 def is_tunnel(url: str) -> bool:
     """Whether a URL is one of a tunnel service, whose operator can read what passes."""
-    host = urlsplit(url).hostname or ""
+    host = (urlsplit(url).hostname or "").rstrip(".")
     return any(host == domain or host.endswith("." + domain) for domain in TUNNEL_DOMAINS)

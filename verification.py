@@ -60,7 +60,7 @@ _EVENT_NAMES = (
 )  # fmt: skip
 _EVENT_NUMBERS = {name: number for number, name in enumerate(_EVENT_NAMES)}
 _TIMELINE_ENTRY = struct.Struct("<BI")  # which event, and milliseconds since the creation: 5 bytes
-MAX_TIMELINE_ENTRIES = 40
+MAX_TIMELINE_ENTRIES = 24
 
 # A carrier repeats a request that it got no answer to, three times at the most; documented for Vobiz.
 MAX_FETCHES_PER_READING = 3
@@ -195,8 +195,8 @@ def fail_attempt(record: Verification, now: float) -> Verification:
 
 
 def name_call(record: Verification, call_id: str) -> Verification:
-    """Keep the carrier's id of the call, whoever brings it first: the answer to our request or a callback."""
-    return record if _call_of(record).call_id else _with_call(record, call_id=call_id)
+    """Keep the carrier's id of the call."""
+    return record if _call_of(record).call_id == call_id else _with_call(record, call_id=call_id)
 
 
 def apply_event(record: Verification, event: CallEvent, now: float) -> Verification:
@@ -308,9 +308,9 @@ def mark_looked_up(record: Verification, now: float) -> Verification:
 def _extend(record: Verification, now: float) -> Verification:
     """The carrier was asked and says that the call goes on: wait for news again, though not for ever."""
     call = _call_of(record)
-    longest = 2 * (call.ring_timeout_seconds + call.time_limit_seconds)
-    overdue_at = min(now + NEWS_GRACE_SECONDS, call.started_at + longest)
-    return _with_call(record, was_looked_up=False, overdue_at=max(overdue_at, call.overdue_at))
+    if now >= call.started_at + 2 * (call.ring_timeout_seconds + call.time_limit_seconds):
+        return record
+    return _with_call(record, was_looked_up=False, overdue_at=now + NEWS_GRACE_SECONDS)
 
 
 def _with_call(record: Verification, **changes: object) -> Verification:

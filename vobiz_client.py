@@ -58,8 +58,13 @@ LANGUAGES = (
     "pl-PL", "ru-RU", "sv-SE", "da-DK",
 )  # fmt: skip
 
-# Documented: `Event` on callbacks; `StartApp` is the request for the answer document.
-_STATES = {"Ring": CallState.RINGING, "StartApp": CallState.ANSWERED, "Hangup": CallState.COMPLETED}
+# Documented: `Event` on callbacks; `StartApp` asks for the answer document, `Redirect` for a later one.
+_STATES = {
+    "Ring": CallState.RINGING,
+    "StartApp": CallState.ANSWERED,
+    "Redirect": CallState.ANSWERED,
+    "Hangup": CallState.COMPLETED,
+}
 
 # Documented: concepts/hangup-causes. None is an ordinary end: what was spoken then decides.
 _END_REASONS: dict[str, EndReason | None] = {
@@ -230,21 +235,24 @@ class VobizClient:
                 "callback URLs at Vobiz, then set WEBHOOK_SIGNATURES=required"
             )
 
-    def parse_event(self, webhook: RawWebhook) -> CallEvent:
+    def parse_event(self, webhook: RawWebhook, expected: CallState) -> CallEvent:
         """Translate a callback: form fields, all strings; durations are whole seconds.
 
-        Only `CallUUID` is required, unknown fields are ignored, as documentation and captures disagree on them.
+        Only `CallUUID` is required, unknown fields are ignored, as documentation and captures disagree on them. No
+        `Event` is documented for the post of a Gather.
         Raises: WebhookRejected for a body that is no form, or names a field twice.
         """
         fields = _form_of(webhook.body)
         call_id = fields.get("CallUUID", "")
         if not _CALL_ID.fullmatch(call_id):
             raise WebhookRejected("Vobiz callback has no CallUUID", status=400)
-        match _STATES.get(fields.get("Event", "")):
-            case CallState.COMPLETED:
-                return _ended_event(call_id, fields, code_field="HangupCauseCode", talk_field="Duration")
-            case state:
-                return CallEvent(call_id, state, digits=fields.get("Digits", "")[:32])
+        event = fields.get("Event")
+        state = _STATES.get(event) if event else expected
+        if state is None:
+            logger.info("Vobiz reported an unknown event: %.32r", event)
+        if state is CallState.COMPLETED:
+            return _ended_event(call_id, fields, code_field="HangupCauseCode", talk_field="Duration")
+        return CallEvent(call_id, state, digits=fields.get("Digits", "")[:32])
 
     def render(self, script: CallScript, urls: CallUrls) -> bytes:
         return xml_builder.render(script, DIALECT, urls)
@@ -369,7 +377,7 @@ def _error_of(answer: _Answer, retry_after: str | None) -> ProviderError:
         return ProviderThrottled("Vobiz allows no more calls now" + suffix, _retry_after(answer.body, retry_after))
     if answer.status in _REFUSALS:
         return CallRejected(_REFUSALS[answer.status] + suffix)
-    if 400 <= answer.status < 500:
+    if 400 <= answer.status < 500 and answer.status != 408:  # a request time-out says nothing about the call
         return CallRejected("Vobiz refused the request" + suffix)
     # A failure that the API itself reports, in its documented envelope, placed no call unless it names one. Any
     # other 5xx may come from a gateway that did not wait for the API, which may have placed it.

@@ -126,7 +126,7 @@ class RawWebhook:
 class CallEvent:
     """What a carrier told about a call, translated.
 
-    `state` is None where the callback only asks what to say next. `end_reason` is None where the carrier reports
+    `state` is None where the carrier's word for it is unknown. `end_reason` is None where the carrier reports
     an ordinary end: what was spoken then decides. `talk_seconds` counts from answer to hangup.
     """
 
@@ -169,8 +169,11 @@ class VoiceProvider(Protocol):
         """
         ...
 
-    def parse_event(self, webhook: RawWebhook) -> CallEvent:
-        """Translate a callback. Raises: WebhookRejected."""
+    def parse_event(self, webhook: RawWebhook, expected: CallState) -> CallEvent:
+        """Translate a callback. Where it does not say what happened, it is what its route is for.
+
+        Raises: WebhookRejected.
+        """
         ...
 
     def render(self, script: CallScript, urls: CallUrls) -> bytes:

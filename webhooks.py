@@ -23,11 +23,10 @@ logger = logging.getLogger(__name__)
 
 XML = "application/xml"
 _READING = re.compile(rb"(?:^|&)n=([1-9])(?:&|$)")
-_NOTHING_TO_DO = (CallState.RINGING, CallState.COMPLETED)
 
 _NO_URLS = CallUrls("", "", "", "", "")  # a script that only hangs up leads nowhere
 
-Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[Said]]
+Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[Said | None]]
 
 
 def routes(service: OtpService) -> list[BaseRoute]:
@@ -44,11 +43,11 @@ def routes(service: OtpService) -> list[BaseRoute]:
 
     async def hangup(request: Request, call_token: str) -> Reply:
         """The call ended."""
-        return await _notice(service, request, call_token)
+        return await _notice(service, request, call_token, CallState.COMPLETED)
 
     async def ring(request: Request, call_token: str) -> Reply:
         """The phone rings."""
-        return await _notice(service, request, call_token)
+        return await _notice(service, request, call_token, CallState.RINGING)
 
     async def console_answer(request: Request) -> Reply:
         """The static answer URL of a carrier's console; signed callbacks of live calls only."""
@@ -60,11 +59,11 @@ def routes(service: OtpService) -> list[BaseRoute]:
 
     async def console_hangup(request: Request) -> Reply:
         """The static hangup URL of a carrier's console; signed callbacks of live calls only."""
-        return await _notice(service, request, None)
+        return await _notice(service, request, None, CallState.COMPLETED)
 
     async def console_ring(request: Request) -> Reply:
         """As /ring/{call_token}; signed callbacks of live calls only."""
-        return await _notice(service, request, None)
+        return await _notice(service, request, None, CallState.RINGING)
 
     return [
         _route("/answer/{call_token}", answer, provider, speaks=True),
@@ -81,16 +80,13 @@ def routes(service: OtpService) -> list[BaseRoute]:
 async def _speak(service: OtpService, request: Request, call_token: str | None, speaker: Speaker) -> Reply:
     """Answer a callback that waits for XML."""
     try:
-        current, event = await _authenticate(service, request, call_token)
+        current, event = await _authenticate(service, request, call_token, CallState.ANSWERED)
     except (WebhookRejected, Problem) as error:
         logger.warning("webhook refused: %s", error)
         return _hang_up(service, error.status)
     except Exception as error:
         return _hang_up(service, problems.problem_of(error).status)
     try:
-        if event.state in _NOTHING_TO_DO:  # some pages say that these come to the answer URL, too
-            await service.on_call_event(current, event)
-            return _empty()
         said = await speaker(current, event, _reading_of(request))
     except WebhookRejected as error:
         logger.warning("webhook refused: %s", error)
@@ -98,13 +94,14 @@ async def _speak(service: OtpService, request: Request, call_token: str | None, 
     except Exception as error:  # the callee waits: an authentic call never gets an error
         problems.problem_of(error)  # for the log
         said = service.apology(current)
-    return Reply(200, current.provider.render(*said), XML)
+    # Some pages say that ring and hangup notices come to the answer URL, too: those want no document.
+    return Reply(200, current.provider.render(*said), XML) if said else _empty()
 
 
-async def _notice(service: OtpService, request: Request, call_token: str | None) -> Reply:
+async def _notice(service: OtpService, request: Request, call_token: str | None, expected: CallState) -> Reply:
     """Answer a callback that only reports."""
     try:
-        current, event = await _authenticate(service, request, call_token)
+        current, event = await _authenticate(service, request, call_token, expected)
         await service.on_call_event(current, event)
     except WebhookRejected as error:
         logger.warning("webhook refused: %s", error)
@@ -113,7 +110,7 @@ async def _notice(service: OtpService, request: Request, call_token: str | None)
 
 
 async def _authenticate(
-    service: OtpService, request: Request, call_token: str | None
+    service: OtpService, request: Request, call_token: str | None, expected: CallState
 ) -> tuple[CallInProgress, CallEvent]:
     """The call that a callback is about, once its token or signature proved that it is.
 
@@ -121,21 +118,21 @@ async def _authenticate(
     """
     if call_token is None:
         webhook = await _raw(service, request)
-        return await _authenticate_by_signature(service, service.default_provider, webhook)
+        return await _authenticate_by_signature(service, service.default_provider, webhook, expected)
     ref = service.read_token(call_token)
     current = await service.find_call(ref) if ref is not None else None
     if current is None:
         raise WebhookRejected("callback has an unknown call token, or one whose call is long over", status=404)
     webhook = await _raw(service, request)
     current.provider.check_webhook(webhook)
-    return current, current.provider.parse_event(webhook)
+    return current, current.provider.parse_event(webhook, expected)
 
 
 async def _authenticate_by_signature(
-    service: OtpService, provider: VoiceProvider, webhook: RawWebhook
+    service: OtpService, provider: VoiceProvider, webhook: RawWebhook, expected: CallState
 ) -> tuple[CallInProgress, CallEvent]:
     provider.check_webhook(webhook, must_be_signed=True)
-    event = provider.parse_event(webhook)
+    event = provider.parse_event(webhook, expected)
     current = await service.find_call_by_id(provider.name, event.call_id)
     if current is None:
         raise WebhookRejected("callback names no live call of ours", status=404)

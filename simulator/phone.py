@@ -56,7 +56,7 @@ class PhoneExchange:
         page: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_UNREAD_EVENTS)
         self._pages.add(page)
         try:
-            yield {"event": "hello", "audio": self.has_speech, "speed": self._clock.speed}
+            yield {"event": "hello", "audio": self.has_speech}
             for event in [line.last_event for line in self.lines.values() if line.last_event]:
                 yield event
             while (event_or_end := await _next(page)) is not _END:

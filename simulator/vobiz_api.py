@@ -32,8 +32,15 @@ _WHOLE_NUMBERS = {
     "hangup_on_ring": (1, 3600),
     "time_limit": (1, 10**6),
     "machine_detection_time": (2000, 10_000),
+    "machine_detection_maximum_speech_length": (1000, 6000),
+    "machine_detection_initial_silence": (2000, 10_000),
+    "machine_detection_maximum_words": (2, 10),
+    "machine_detection_initial_greeting": (1000, 5000),
 }
-_OTHER_PARAMETERS = frozenset({"from", "to", "machine_detection", "caller_name"})
+_OTHER_PARAMETERS = frozenset(
+    {"from", "to", "machine_detection", "machine_detection_url", "machine_detection_method", "caller_name"}
+    | {"send_digits", "send_on_preanswer", "sip_headers"}
+)
 _KNOWN_PARAMETERS = (
     _OTHER_PARAMETERS
     | frozenset(_WHOLE_NUMBERS)
@@ -195,6 +202,11 @@ def routes(carrier: Carrier) -> list[Route]:
             return _not_found("CDR not found")
         return JSONResponse({"data": _record(call, carrier.account), "success": True})
 
+    async def show_concurrency(_: Request) -> Response:
+        calls, limit = len(carrier.calls), carrier.account.concurrent_calls
+        body = {"account_id": carrier.account.auth_id, "concurrent_calls": calls, "max_concurrent": limit}
+        return JSONResponse({**body, "utilization_pct": round(100 * calls / limit, 1) if limit else 0.0})
+
     async def unknown(request: Request) -> Response:
         path = request.url.path.lower()
         if re.search(r"/account/[^/]+/(call|cdr)(/|$)", path) and not path.endswith("/call"):
@@ -222,6 +234,7 @@ def routes(carrier: Carrier) -> list[Route]:
         Route(call_path + "/", guarded(show_call), methods=["GET"]),
         Route(call_path, guarded(show_call), methods=["GET"]),
         Route("/Account/{auth_id}/cdr/{call_uuid}", guarded(show_record), methods=["GET"]),
+        Route("/Account/{auth_id}/concurrency", guarded(show_concurrency), methods=["GET"]),
         Route("/{path:path}", unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ]
 
@@ -250,7 +263,7 @@ def _raise_trouble(trouble: ApiTrouble) -> None:
 async def _json_object(request: Request) -> dict[str, Any]:
     try:
         body = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ApiError(400, "INVALID_REQUEST", "the body is not JSON") from None
     if not isinstance(body, dict):
         raise ApiError(400, "INVALID_REQUEST", "the body is not an object")

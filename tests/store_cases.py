@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from otp_store import NewCode, NumberLocked, OtherCall, OtpStore, Outcome, StoreFull
+from otp_store import CallStillLive, NewCode, NumberLocked, OtherCall, OtpStore, Outcome, StoreFull
 from sealing import Sealer
 from tests.conftest import FakeTime
 from verification import NewCall, Status, Verification
@@ -117,7 +117,7 @@ class StoreCases:
         fake_time.advance(299.9)
         assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
         await self.begin(store, OTHER_PHONE, ttl=300)
-        fake_time.advance(300.1)
+        fake_time.advance(300)
         assert (await store.check(OTHER_PHONE, CODE)).outcome is Outcome.NOT_FOUND
 
     async def test_a_deadline_needs_no_traffic(self, store: OtpStore, fake_time: FakeTime) -> None:
@@ -139,6 +139,22 @@ class StoreCases:
         await store.expire()
         assert await store.find(record.id) is None
         assert await store.find(PHONE) is None
+
+    async def test_forgetting_an_old_verification_leaves_the_newer_one_of_its_number(
+        self, fake_time: FakeTime
+    ) -> None:
+        store = self.make_store(fake_time, retention_seconds=60)
+        first = await self.begin(store, ttl=30)
+        await store.check(PHONE, CODE)
+        await self.end_call(store, first)
+        fake_time.advance(59)
+        second = await self.begin(store, ttl=300)
+        fake_time.advance(2)
+        await store.expire()
+        assert await store.find(first.id) is None
+        newest = await store.find(PHONE)
+        assert newest is not None
+        assert newest.id == second.id
 
     async def test_expiry_works_in_batches_and_says_whether_more_is_due(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, retention_seconds=0)
@@ -191,20 +207,50 @@ class StoreCases:
     async def test_a_verification_that_ended_is_followed_by_a_new_one(self, store: OtpStore) -> None:
         first = await self.begin(store)
         await store.check(PHONE, CODE)
+        await self.end_call(store, first)
         second = await self.begin(store, code="888888")
         assert second.id != first.id
         newest = await store.find(PHONE)
         assert newest is not None
         assert newest.id == second.id
 
+    @pytest.mark.parametrize("end", ["verified", "locked", "cancelled", "expired"])
+    async def test_the_live_call_of_an_ended_verification_keeps_a_second_one_from_starting(
+        self, store: OtpStore, fake_time: FakeTime, end: str
+    ) -> None:
+        first = await self.begin(store, ttl=30)
+        for _ in range(5 if end == "locked" else 0):
+            await store.check(PHONE, "999999")
+        if end == "verified":
+            await store.check(PHONE, CODE)
+        elif end == "cancelled":
+            await store.cancel(PHONE)
+        elif end == "expired":
+            fake_time.advance(31)
+        with pytest.raises(CallStillLive) as live:
+            await self.begin(store)
+        assert (live.value.record.id, live.value.record.status) == (first.id, end)
+        await self.end_call(store, first)
+        assert (await self.begin(store)).id != first.id
+
+    async def test_a_backends_own_code_is_not_dropped_silently_while_another_one_is_read(
+        self, store: OtpStore
+    ) -> None:
+        await self.begin(store, own=True)
+        assert (await store.begin(PHONE, new_code(own=True), NEW_CALL)).is_duplicate
+        with pytest.raises(CallStillLive):
+            await store.begin(PHONE, new_code("888888", own=True), NEW_CALL)
+        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+
     # Failures over all codes of a number
 
     async def test_wrong_codes_are_counted_over_all_codes_of_a_number(self, store: OtpStore) -> None:
         evaluated = 0
         for _ in range(4):
-            await self.begin(store)
+            record = await self.begin(store)
             for _ in range(5):
                 evaluated += (await store.check(PHONE, "999999")).outcome is Outcome.INCORRECT
+            await self.end_call(store, record)
         with pytest.raises(NumberLocked) as locked:
             await self.begin(store)
         assert evaluated == 20
@@ -219,10 +265,11 @@ class StoreCases:
 
     async def test_a_success_forgives_the_failures(self, store: OtpStore) -> None:
         for _ in range(6):
-            await self.begin(store)
+            record = await self.begin(store)
             for _ in range(4):
                 await store.check(PHONE, "999999")
             assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+            await self.end_call(store, record)
 
     async def test_failures_are_forgotten_a_day_after_the_last_one(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, max_failures_per_number=5)
@@ -289,14 +336,14 @@ class StoreCases:
         await store.name_call(record.id, 1, "call-1")
         await store.name_call(record.id, 1, "call-2")
         with pytest.raises(OtherCall):
-            await store.record_call_event(record.id, 1, CallEvent("call-2", CallState.COMPLETED))
-        found = await store.find_by_call_id("vobiz", "call-1")
+            await store.record_call_event(record.id, 1, CallEvent("call-1", CallState.COMPLETED))
+        found = await store.find_by_call_id("vobiz", "call-2")
         assert found is not None
         assert found.id == record.id
-        assert await store.find_by_call_id("vobiz", "call-2") is None
-        assert await store.find_by_call_id("plivo", "call-1") is None, "another carrier's call of the same id"
+        assert await store.find_by_call_id("vobiz", "call-1") is None, "what the carrier said last is its id"
+        assert await store.find_by_call_id("plivo", "call-2") is None, "another carrier's call of the same id"
         await self.end_call(store, record)
-        assert await store.find_by_call_id("vobiz", "call-1") is None
+        assert await store.find_by_call_id("vobiz", "call-2") is None
 
     async def test_the_code_is_read_in_a_live_call_a_bounded_number_of_times(self, store: OtpStore) -> None:
         record = await self.begin(store)
@@ -362,6 +409,16 @@ class StoreCases:
         assert await store.record_reading_end(record.id, 2, 1) is None
         assert await store.find(record.id) == record
 
+    async def test_any_number_of_silent_calls_is_handed_out_at_once(
+        self, store: OtpStore, fake_time: FakeTime
+    ) -> None:
+        for number in range(50):
+            record = await self.begin(store, f"+1415555{number:04d}")
+            if number % 2:
+                await self.end_call(store, record)
+        fake_time.advance(46)
+        assert len(await store.take_overdue_calls(limit=100)) == 25
+
     async def test_a_silent_call_is_handed_out_once_and_then_given_up(
         self, store: OtpStore, fake_time: FakeTime
     ) -> None:
@@ -392,7 +449,7 @@ class StoreCases:
         found = await store.find(record.id)
         assert found is not None
         assert found.call is not None
-        assert (asked, found.call.end_reason) == (21, EndReason.UNKNOWN), "2 x (30 + 150) s after its start"
+        assert (asked, found.call.end_reason) == (21, EndReason.UNKNOWN), "asked for 2 x (30 + 150) s"
 
     async def test_a_call_that_moves_on_is_not_overdue(self, store: OtpStore, fake_time: FakeTime) -> None:
         record = await self.begin(store)

@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from lean_route import read_body
+from app_api import CancelOtp, SendOtp, VerifyOtp
+from lean_route import parse_json, read_body
 from otp_store import StoreUnavailable
 from problems import Problem
+from simulator.call import Stage
 from tests.conftest import VOBIZ_TOKEN, FakeTime, RunningService, keep_secret, run_service
 from vobiz_client import sign
 
@@ -298,6 +300,68 @@ async def test_a_locked_number_is_not_called(service: RunningService) -> None:
     assert (answer.status_code, answer.json()["code"]) == (429, "too_many_failures")
     assert int(answer.headers["retry-after"]) > 86_000
     assert service.carrier.requests == calls
+
+
+@pytest.mark.parametrize("end", ["locked", "verified", "cancelled"])
+async def test_a_number_never_rings_twice_at_once(service: RunningService, end: str) -> None:
+    for _ in range(3):
+        await service.send(RINGING, code="CANARY610")
+        for _ in range(5 if end == "locked" else 0):
+            await service.verify(RINGING, "000000")
+        if end == "verified":
+            assert (await service.verify(RINGING, "CANARY610")).status_code == 200
+        if end == "cancelled":
+            await service.client.post("/cancel-otp", json={"phone": RINGING})
+        live = [call for call in service.carrier.calls.values() if call.stage is not Stage.ENDED]
+        assert len(live) <= 1
+    assert service.carrier.requests == 3
+
+
+async def test_cancelling_ends_the_call_of_a_locked_verification_too(service: RunningService) -> None:
+    await service.send(RINGING)
+    for _ in range(5):
+        await service.verify(RINGING, "000000")
+    answer = await service.client.post("/cancel-otp", json={"phone": RINGING})
+    assert (answer.json()["status"], answer.json()["call_hung_up"]) == ("locked", True)
+    await service.calls_over()
+    assert (await service.client.post("/cancel-otp", json={"phone": RINGING})).status_code == 404
+
+
+async def test_a_left_over_call_that_cannot_be_hung_up_is_a_clear_refusal() -> None:
+    def vendor(request: httpx.Request) -> httpx.Response:
+        if request.method == "DELETE":
+            return httpx.Response(500)
+        return httpx.Response(200, json={"request_uuid": "call-1"})
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(vendor))
+    async with run_service(http=http, **VOBIZ) as service:
+        await service.send(PHONE)
+        await service.client.post("/cancel-otp", json={"phone": PHONE})
+        answer = await service.send(PHONE)
+        assert (answer.status_code, answer.json()["code"]) == (409, "call_in_progress")
+
+
+async def test_another_code_of_the_backend_is_refused_while_one_is_read(service: RunningService) -> None:
+    await service.send(RINGING, code="CANARY610")
+    assert (await service.send(RINGING, code="CANARY610")).json()["deduplicated"] is True
+    answer = await service.send(RINGING, code="CANARY611")
+    assert (answer.status_code, answer.json()["code"]) == (409, "call_in_progress")
+
+
+async def test_redirects_are_not_built_from_the_host_header(service: RunningService) -> None:
+    answer = await service.client.post("/send-otp/", json={}, headers={"Host": "evil.example"})
+    assert answer.status_code == 404
+    assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize("model", [SendOtp, VerifyOtp, CancelOtp])
+def test_every_field_has_words_for_its_refusal(model: Any) -> None:
+    for name in model.model_fields:
+        with pytest.raises(Problem) as refused:
+            parse_json(model, json.dumps({name: {"not": "a value"}}).encode())
+        messages = {error.field: error.message for error in refused.value.errors}
+        assert re.fullmatch(r"must be \S.*", messages[name])
+        assert "None" not in messages[name]
 
 
 async def test_a_full_store_is_a_clear_refusal() -> None:

@@ -3,10 +3,13 @@
 import tracemalloc
 from typing import Any
 
+import pytest
+
 from otp_store import MemoryOtpStore, OtpStore, StoreRules, TimerWheel
+from sealing import Sealer
 from tests.conftest import FakeTime
 from tests.store_cases import NEW_CALL, SEALER, StoreCases, new_code
-from voice_provider import CallEvent, CallState
+from voice_provider import CallEvent, CallState, EndReason
 
 
 class TestMemoryOtpStore(StoreCases):
@@ -35,6 +38,20 @@ async def test_a_verification_takes_at_most_one_kilobyte_with_its_whole_call(fak
     assert used / count <= 1024, used / count
 
 
+async def test_an_attempt_is_kept_before_the_code_is_compared(fake_time: FakeTime) -> None:
+    class BrokenSealer(Sealer):
+        def matches(self, *_: Any) -> bool:
+            raise RuntimeError("broken")
+
+    store = MemoryOtpStore(BrokenSealer(["secret"]), fake_time.clock, StoreRules())
+    await store.begin("+14155550142", new_code(), NEW_CALL)
+    with pytest.raises(RuntimeError):
+        await store.check("+14155550142", "012345")
+    record = await store.find("+14155550142")
+    assert record is not None
+    assert record.attempts_left == 4
+
+
 async def test_expiry_leaves_nothing_behind(fake_time: FakeTime) -> None:
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules(retention_seconds=60))
     for number in range(500):
@@ -52,9 +69,10 @@ async def test_expiry_leaves_nothing_behind(fake_time: FakeTime) -> None:
 async def test_a_number_has_one_timer_for_its_failures_however_often_it_is_forgiven(fake_time: FakeTime) -> None:
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     for _ in range(50):
-        await store.begin("+14155550142", new_code(), NEW_CALL)
+        record = (await store.begin("+14155550142", new_code(), NEW_CALL)).record
         await store.check("+14155550142", "999999")
         await store.check("+14155550142", "012345")
+        await store.fail_call(record.id, 1, EndReason.FAILED, "")
     assert sum(map(len, store._forgettable_failures._slots.values())) == 1
 
 

@@ -93,6 +93,14 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
             "FALLBACK_PUBLIC_URL must start",
         ),
         ({**VOBIZ, "public_url": URL, "vobiz_api_url": "http://api.vobiz.ai/api/v1"}, "VOBIZ_API_URL must start"),
+        ({**VOBIZ, "public_url": "HTTP://otp.example.com"}, "PUBLIC_URL is not an absolute URL"),
+        ({"public_url": "https://otp example.com"}, "PUBLIC_URL is not an absolute URL"),
+        ({"public_url": "https://otp.example.com:abc"}, "PUBLIC_URL is not an absolute URL"),
+        ({"environment": "production"}, "ENVIRONMENT is production, but no carrier is set"),
+        (
+            {**VOBIZ, "environment": "production", "public_url": "https://a.ngrok.io."},
+            "PUBLIC_URL is a tunnel",
+        ),
         ({"max_attempts": 6}, "MAX_ATTEMPTS: "),
         ({"code_ttl_seconds": 601}, "CODE_TTL_SECONDS: "),
         ({"default_language": "en US"}, "DEFAULT_LANGUAGE is not a BCP 47 tag"),
@@ -112,6 +120,18 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
 def test_each_wrong_value_is_one_line_that_names_it(given: dict[str, Any], start: str) -> None:
     (problem,) = problems_of(**given)
     assert problem.startswith(start)
+
+
+def test_wrong_values_do_not_hide_contradictions() -> None:
+    problems = problems_of(http_port="abc", from_number="12", vobiz_auth_id="MA_TEST", otp_secret="short")
+    assert [p.split(":")[0].split()[0] for p in problems] == [
+        "FROM_NUMBER", "HTTP_PORT", "VOBIZ_AUTH_TOKEN", "OTP_SECRET",
+    ]  # fmt: skip
+
+
+def test_an_env_file_in_another_encoding_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("APP_NAME=Müller".encode("latin-1"))
+    assert problems_of() == [".env is not UTF-8: save it again in that encoding"]
 
 
 def test_loopback_is_fine_where_the_carrier_is_on_loopback_too() -> None:

@@ -1,13 +1,16 @@
 """Vobiz on the wire: what we send, how each answer is understood, whose callbacks are believed."""
 
+import hmac
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
 import pytest
 
+import vobiz_client
 from tests.conftest import VOBIZ_TOKEN
 from vobiz_client import VobizClient, VobizConfig
 from voice_provider import (
@@ -120,6 +123,7 @@ CPS = {"error": {"code": "RATE_LIMIT_EXCEEDED", "details": {"limitType": "cps", 
         pytest.param(
             answering(404, {"message": "Not Found"}), CallRejected, "VOBIZ_AUTH_ID", id="404, third envelope"
         ),
+        pytest.param(answering(408), CallOutcomeUnknown, "408", id="408"),
         pytest.param(answering(418), CallRejected, "418", id="another 4xx"),
         pytest.param(answering(422, {"error": {"code": 5}}), CallRejected, "FROM_NUMBER", id="422, odd envelope"),
         pytest.param(answering(429, CPS), ProviderThrottled, "no more calls", id="429"),
@@ -319,6 +323,21 @@ def test_unsigned_callbacks_are_warned_of_once(caplog: pytest.LogCaptureFixture)
     assert caplog.text.count("WEBHOOK_SIGNATURES=required") == 1
 
 
+@pytest.mark.parametrize("nonce", ["1" * 19, "1" * 21, "." + "1" * 20, "1" * 19 + "a", "1" * 20 + "\n", "٠" * 20])
+def test_a_nonce_of_another_form_is_refused_although_its_signature_is_right(nonce: str) -> None:
+    signature = vobiz_client.sign(hmac.new(VECTOR_TOKEN.encode(), digestmod=sha256), VECTOR_URL, nonce)
+    with pytest.raises(WebhookRejected, match="nonce"):
+        signed().check_webhook(with_headers({V3: signature, f"{V3}-nonce": nonce}))
+
+
+def test_the_parent_accounts_signature_is_no_fallback_either() -> None:
+    """Made with our own token, so that only the name of the header is wrong."""
+    headers = {"x-vobiz-signature-ma-v3": VECTOR_V3, f"{V3}-nonce": VECTOR_NONCE}
+    for policy in SignaturePolicy:
+        with pytest.raises(WebhookRejected):
+            signed(policy).check_webhook(with_headers(headers))
+
+
 def test_v2_is_no_fallback_for_a_missing_v3() -> None:
     v2 = {"x-vobiz-signature-v2": VECTOR_V2, "x-vobiz-signature-v2-nonce": VECTOR_V2_NONCE}
     with pytest.raises(WebhookRejected, match="not signed"):
@@ -343,14 +362,14 @@ CAPTURED = {
     [
         pytest.param({"Event": "Ring", "CallStatus": "ringing"}, CallState.RINGING, "", id="ring"),
         pytest.param({"Event": "StartApp", "CallStatus": "in-progress"}, CallState.ANSWERED, "", id="answer"),
-        pytest.param({"Event": "Redirect"}, None, "", id="redirect"),
-        pytest.param({"Digits": "1", "InputType": "dtmf", "Speech": ""}, None, "1", id="key pressed"),
-        pytest.param({"Digits": "", "Speech": ""}, None, "", id="no key pressed"),
+        pytest.param({"Event": "Redirect"}, CallState.ANSWERED, "", id="redirect"),
+        pytest.param({"Digits": "1", "InputType": "dtmf"}, CallState.ANSWERED, "1", id="key pressed"),
+        pytest.param({"Digits": "", "Speech": ""}, CallState.ANSWERED, "", id="no key pressed"),
         pytest.param({"Event": "SomethingNew"}, None, "", id="an unknown event"),
     ],
 )
 def test_callbacks_are_translated(fields: dict[str, str], state: CallState | None, digits: str) -> None:
-    event = signed().parse_event(webhook(urlencode({**CAPTURED, **fields})))
+    event = signed().parse_event(webhook(urlencode({**CAPTURED, **fields})), CallState.ANSWERED)
     assert (event.call_id, event.state, event.digits) == (CALL_ID, state, digits)
 
 
@@ -386,7 +405,7 @@ def test_hangup_causes_are_translated_and_kept(code: str, text: str, reason: End
         "HangupCauseCode": code,
         "Duration": "13",
     }
-    event = signed().parse_event(webhook(urlencode({**CAPTURED, **fields})))
+    event = signed().parse_event(webhook(urlencode({**CAPTURED, **fields})), CallState.ANSWERED)
     assert (event.state, event.end_reason, event.talk_seconds) == (CallState.COMPLETED, reason, 13)
     assert event.hangup_cause == f"{text} {code}".strip()
 
@@ -401,14 +420,16 @@ def test_hangup_causes_are_translated_and_kept(code: str, text: str, reason: End
     ],
 )
 def test_without_a_cause_code_the_call_status_decides(status: str, reason: EndReason) -> None:
-    event = signed().parse_event(webhook(urlencode({**CAPTURED, "Event": "Hangup", "CallStatus": status})))
+    event = signed().parse_event(
+        webhook(urlencode({**CAPTURED, "Event": "Hangup", "CallStatus": status})), CallState.COMPLETED
+    )
     assert event.end_reason is reason
     assert event.talk_seconds is None
 
 
 def test_a_hostile_hangup_cause_is_cut_and_cleaned() -> None:
     fields = {"Event": "Hangup", "HangupCause": "<b>\n\x1b[31m" + "A" * 500, "HangupCauseCode": "4000"}
-    event = signed().parse_event(webhook(urlencode({**CAPTURED, **fields})))
+    event = signed().parse_event(webhook(urlencode({**CAPTURED, **fields})), CallState.ANSWERED)
     assert event.hangup_cause == "b31m" + "A" * 60
 
 
@@ -428,13 +449,13 @@ def test_a_hostile_hangup_cause_is_cut_and_cleaned() -> None:
 )
 def test_a_malformed_callback_is_refused(body: str) -> None:
     with pytest.raises(WebhookRejected) as refused:
-        signed().parse_event(RawWebhook((VECTOR_URL,), {}, body.encode("latin-1")))
+        signed().parse_event(RawWebhook((VECTOR_URL,), {}, body.encode("latin-1")), CallState.ANSWERED)
     assert refused.value.status == 400
 
 
 def test_a_semicolon_does_not_separate_fields() -> None:
-    event = signed().parse_event(webhook(f"CallUUID={CALL_ID}&Digits=1;Event=Hangup"))
-    assert (event.state, event.digits) == (None, "1;Event=Hangup")
+    event = signed().parse_event(webhook(f"CallUUID={CALL_ID}&Digits=1;Event=Hangup"), CallState.ANSWERED)
+    assert (event.state, event.digits) == (CallState.ANSWERED, "1;Event=Hangup")
 
 
 def test_secrets_do_not_show_in_representations() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+import json
 from hashlib import sha256
 from typing import Any
 
@@ -217,3 +218,46 @@ async def test_trouble_before_a_call_is_known_answers_xml_with_an_error(
     monkeypatch.setattr(call.service.app.state.service._store, "find", broken)
     answer = await call.post(f"/answer/{call.token}?n=1", Event="StartApp")
     assert (answer.status_code, answer.text) == (status, HANGUP)
+
+
+# What a callback does not say, and what it says wrongly
+
+
+async def test_a_hangup_without_event_ends_the_call_all_the_same(call: Call) -> None:
+    assert (
+        await call.post(f"/hangup/{call.token}", HangupCauseCode="3010", HangupCause="USER_BUSY")
+    ).status_code == 200
+    assert (await call.service.status(PHONE))["call"]["end_reason"] == "busy"
+
+
+async def test_an_answer_without_event_is_an_answer(call: Call) -> None:
+    assert (await call.post(f"/answer/{call.token}?n=1")).text.count("<Speak") > 10
+
+
+@pytest.mark.parametrize("event", ["CallInitiated", "MachineDetection", "Nonsense", "Ring"])
+@pytest.mark.parametrize("route", SPEAKING)
+async def test_another_event_gets_no_code_on_a_speaking_route(call: Call, route: str, event: str) -> None:
+    answer = await call.post(f"{route}/{call.token}?n=1", Event=event)
+    assert (answer.status_code, answer.text) == (200, "")
+    assert await call.is_untouched()
+
+
+async def test_a_callback_that_was_cut_off_does_not_name_the_call() -> None:
+    """The carrier's own answer says which call it is; what a callback said before counts less."""
+    answer_urls: list[str] = []
+    service: RunningService
+
+    async def vendor(request: httpx.Request) -> httpx.Response:
+        answer_urls.append(json.loads(request.content)["answer_url"])
+        path = answer_urls[0].removeprefix("https://otp.example.com").replace("/answer/", "/ring/")
+        await service.client.post(path, data={"CallUUID": "5a9f", "Event": "Ring"})
+        return httpx.Response(200, json={"request_uuid": "5a9fd4a0-3d4c-11ef-bef9-0242ac110005"})
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(vendor))
+    settings: dict[str, Any] = {"vobiz_auth_id": "MA_T", "vobiz_auth_token": "t", "from_number": "+12025550100"}
+    async with run_service(http=http, public_url="https://otp.example.com", **settings) as service:
+        sent = await service.send(PHONE, code="CANARY610")
+        assert sent.json()["call_uuid"] == "5a9fd4a0-3d4c-11ef-bef9-0242ac110005"
+        path = answer_urls[0].removeprefix("https://otp.example.com")
+        answer = await service.client.post(path, data={"CallUUID": sent.json()["call_uuid"], "Event": "StartApp"})
+        assert answer.text.count("<Speak") > 10
