@@ -146,7 +146,7 @@ def parse_json(model: type[Model], body: bytes) -> Model:
     Raises: Problem 400 for what is not such JSON, Problem 422 that lists each wrong field.
     """
     try:
-        document = json.loads(body.decode("utf-8"), object_pairs_hook=_unique_names)
+        document = _STRICT_JSON.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, _DuplicateName) else "the body is not JSON"
         raise Problem(400, "invalid_request", reason) from None
@@ -166,6 +166,9 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) != len(pairs):
         raise _DuplicateName("the JSON object has a name twice")
     return document
+
+
+_STRICT_JSON = json.JSONDecoder(object_pairs_hook=_unique_names)
 
 
 def _invalid_fields(model: type[BaseModel], error: ValidationError) -> Problem:

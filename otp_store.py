@@ -1,7 +1,7 @@
 """Where verifications live: the contract of a store, and the store in memory."""
 
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from enum import StrEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -202,11 +202,11 @@ class MemoryOtpStore:
         self._rules = rules
         self._by_id: dict[str, Verification] = {}
         self._newest_of_phone: dict[str, str] = {}
-        self._by_live_call: dict[tuple[str, str], str] = {}
+        self._by_live_call: defaultdict[str, dict[str, str]] = defaultdict(dict)  # provider, call id
         self._ended: OrderedDict[str, float] = OrderedDict()  # in the order of their ends, with the time of each
         self._failures: dict[str, _Failures] = {}
         self._deadlines: TimerWheel[str] = TimerWheel()
-        self._overdue: TimerWheel[tuple[str, int]] = TimerWheel()
+        self._overdue: TimerWheel[str] = TimerWheel()
         self._forgettable_failures: TimerWheel[str] = TimerWheel()
 
     async def begin(self, phone: str, new_code: NewCode, new_call: NewCall) -> Begun:
@@ -265,7 +265,7 @@ class MemoryOtpStore:
         return self._current(key, self._clock.now())
 
     async def find_by_call_id(self, provider: str, call_id: str) -> Verification | None:
-        verification_id = self._by_live_call.get((provider, call_id))
+        verification_id = self._by_live_call[provider].get(call_id)
         return await self.find(verification_id) if verification_id is not None else None
 
     async def check(self, key: str, candidate: str) -> Checked:
@@ -358,8 +358,8 @@ class MemoryOtpStore:
         now = self._clock.now()
         overdue: list[Verification] = []
         while len(overdue) < limit and (due := self._overdue.take(now, limit - len(overdue))):
-            for verification_id, call_number in due:
-                record = self._with_newest_call(verification_id, call_number)
+            for verification_id in due:
+                record = self._current(verification_id, now)
                 if record is None or record.live_call is None:
                     continue
                 if record.live_call.overdue_at <= now and not record.live_call.was_looked_up:
@@ -395,13 +395,13 @@ class MemoryOtpStore:
 
     def _index_call(self, verification_id: str, before: Call | None, call: Call | None) -> None:
         if before is not None and before.is_live and before.call_id:
-            self._by_live_call.pop((before.provider, before.call_id), None)
+            self._by_live_call[before.provider].pop(before.call_id, None)
         if call is not None and call.is_live and call.call_id:
-            self._by_live_call[call.provider, call.call_id] = verification_id
+            self._by_live_call[call.provider][call.call_id] = verification_id
 
     def _watch_call(self, record: Verification, now: float) -> None:
         if record.call is not None:
-            self._overdue.add(max(record.call.overdue_at, now), (record.id, record.call.number))
+            self._overdue.add(max(record.call.overdue_at, now), record.id)
 
     def _forget(self, verification_id: str) -> None:
         record = self._by_id.pop(verification_id, None)

