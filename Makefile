@@ -25,7 +25,7 @@ clean:
 $(VENV)/run.done: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit("voice-otp needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing packages into $(VENV) (once) ..."
+	@echo "Installing packages into $(VENV): once, about a minute ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 

@@ -174,7 +174,7 @@ def routes(service: OtpService, settings: Settings) -> list[BaseRoute]:
         record = await service.status(_key_of(phone))
         if record is None:
             raise Problem(404, "not_found", "no verification is known for this number or id")
-        return json_reply(200, _status_of(record, service.seconds_left(record)))
+        return json_reply(200, _status_of(record, service.seconds_left(record)), with_nulls=True)
 
     async def send_otp(body: SendOtp) -> Reply:
         """Call a phone and read it a one-time code.

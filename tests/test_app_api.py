@@ -92,6 +92,14 @@ async def test_a_status_is_found_by_number_and_by_id_and_tells_the_story(fake_ti
         }  # fmt: skip
 
 
+async def test_a_status_has_all_its_fields_from_the_first_moment(service: RunningService) -> None:
+    await service.send(RINGING)
+    early = await service.status(RINGING)
+    assert early["reference"] is None
+    for name in ("end_reason", "hangup_cause", "talk_seconds"):
+        assert early["call"][name] is None
+
+
 async def test_one_ring_for_many_requests_at_once(service: RunningService) -> None:
     answers = await asyncio.gather(*(service.send(RINGING) for _ in range(20)))
     bodies = [answer.json() for answer in answers]
