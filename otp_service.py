@@ -1,36 +1,30 @@
-"""The steps of one verification: send, verify, status, cancel for the backend; answer, choice for the call."""
+"""The steps of one verification for the backend: send, verify, status, cancel; and the passing of its time."""
 
 import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from call_script import REPLAY, SILENT_HANGUP, CallScript, ScriptWriter
+from call_flow import hang_up_if_possible, log_call
+from call_links import CallLinks
+from call_script import ScriptWriter
 from clock import Clock
 from log_format import log_unexpected
-from otp_store import Begun, CallStillLive, Checked, NewCode, OtherCall, OtpStore
+from otp_store import Begun, CallStillLive, Checked, NewCode, OtpStore
 from phone_numbers import mask
-from sealing import Sealer
 from verification import Call, CallRef, NewCall, Status, Verification, draw_code, short_id
 from voice_provider import (
-    CallEvent,
     CallOrder,
     CallOutcomeUnknown,
-    CallState,
-    CallUrls,
     EndReason,
     ProviderError,
     Providers,
     VoiceProvider,
-    WebhookRejected,
 )
 
 logger = logging.getLogger(__name__)
 
-REPLAY_KEY = "1"
-MAX_WRONG_KEYS = 2
 TICK_SECONDS = 1.0
 LOOK_UPS_AT_ONCE = 10
 
@@ -48,8 +42,6 @@ class UnsupportedOption(Exception):
 class CallPolicy:
     """How calls are placed, whoever asks for them."""
 
-    public_url: str
-    fallback_public_url: str
     ring_timeout_seconds: int
     time_limit_seconds: int
     hang_up_on_machine: bool
@@ -79,33 +71,13 @@ class Sent:
     is_confirmed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CallInProgress:
-    """What a call token, or a carrier's call id, stands for."""
-
-    record: Verification
-    call: Call
-    provider: VoiceProvider
-
-    @property
-    def ref(self) -> CallRef:
-        return CallRef(self.record.id, self.call.number)
-
-
-class Said(NamedTuple):
-    """What the callee hears next, and where the carrier goes from there."""
-
-    script: CallScript
-    urls: CallUrls
-
-
 class OtpService:
     def __init__(
         self,
         store: OtpStore,
         providers: Providers,
         writer: ScriptWriter,
-        sealer: Sealer,
+        links: CallLinks,
         policy: CallPolicy,
         clock: Clock,
     ) -> None:
@@ -113,7 +85,7 @@ class OtpService:
         self._store = store
         self._providers = providers
         self._writer = writer
-        self._sealer = sealer
+        self._links = links
         self._policy = policy
 
     async def send(self, order: SendOrder) -> Sent:
@@ -178,7 +150,7 @@ class OtpService:
         order = CallOrder(
             to=record.phone,
             from_number=call.from_number,
-            urls=self.call_urls(CallRef(record.id, call.number), reading=0),
+            urls=self._links.urls(CallRef(record.id, call.number), reading=0),
             ring_timeout_seconds=call.ring_timeout_seconds,
             time_limit_seconds=call.time_limit_seconds,
             hang_up_on_machine=self._policy.hang_up_on_machine,
@@ -186,18 +158,18 @@ class OtpService:
         try:
             call_id = await provider.place_call(order)
         except CallOutcomeUnknown as error:
-            _log_call(logging.WARNING, f"call not confirmed: {error}", record, call)
+            log_call(logging.WARNING, f"call not confirmed: {error}", record, call)
             record = await self._store.find(record.id) or record  # a callback may have told us meanwhile
             call = record.call or call
             return Sent(record, call, is_duplicate=False, is_confirmed=bool(call.call_id))
         except ProviderError as error:
             await self._store.fail_call(record.id, call.number, EndReason.FAILED, error.code)
-            _log_call(logging.WARNING, f"call not placed: {error}", record, call)
+            log_call(logging.WARNING, f"call not placed: {error}", record, call)
             raise
-        _log_call(logging.INFO, "call placed", record, call)
+        log_call(logging.INFO, "call placed", record, call)
         record = await self._store.name_call(record.id, call.number, call_id) or record
         if record.status is Status.CANCELLED:  # while we were waiting for the carrier
-            await self._hang_up(provider, call_id)
+            await hang_up_if_possible(provider, call_id)
         return Sent(record, record.call or call, is_duplicate=False, is_confirmed=True)
 
     async def verify(self, key: str, candidate: str) -> Checked:
@@ -231,126 +203,7 @@ class OtpService:
             return None
         if call is None or not call.call_id:
             return record, False
-        return record, await self._hang_up(self._provider_of(call), call.call_id)
-
-    async def _hang_up(self, provider: VoiceProvider, call_id: str) -> bool:
-        try:
-            return await provider.hang_up(call_id)
-        except ProviderError as error:
-            logger.warning("call could not be hung up: %s", error)
-            return False
-
-    def read_token(self, token: str) -> CallRef | None:
-        return self._sealer.read_token(token)
-
-    async def find_call(self, ref: CallRef) -> CallInProgress | None:
-        """The call of a token. None once another call followed it, or its verification is forgotten."""
-        record = await self._store.find(ref.verification_id)
-        if record is None or record.call is None or record.call.number != ref.number:
-            return None
-        return self._in_progress(record, record.call)
-
-    async def find_call_by_id(self, provider: str, call_id: str) -> CallInProgress | None:
-        """The live call that a carrier's call id stands for."""
-        record = await self._store.find_by_call_id(provider, call_id)
-        if record is None or record.call is None:
-            return None
-        return self._in_progress(record, record.call)
-
-    def _in_progress(self, record: Verification, call: Call) -> CallInProgress:
-        return CallInProgress(record, call, self._provider_of(call))
-
-    @property
-    def default_provider(self) -> VoiceProvider:
-        return self._providers.default
-
-    async def on_call_event(self, current: CallInProgress, event: CallEvent) -> None:
-        """Take in what a carrier reports. A callback that names another call than ours is refused.
-
-        Raises: WebhookRejected, StoreUnavailable.
-        """
-        try:
-            record = await self._store.record_call_event(*current.ref, event)
-        except OtherCall as error:
-            raise WebhookRejected(f"callback is about another call: {error}") from None
-        if record is None or record.call is None:
-            return
-        if record.call.state is not current.call.state:
-            _log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
-        is_newly_named = not current.call.call_id
-        if is_newly_named and record.status is Status.CANCELLED and record.call.is_live:
-            await self._hang_up(current.provider, event.call_id)  # the cancellation had no id to hang up by
-
-    async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said | None:
-        """What the callee hears after answering, or after asking to hear the code again.
-
-        None for an event that is no reason to speak. `reading` is the number that we put into the URL; without
-        one it follows from what was heard so far. Raises: WebhookRejected, StoreUnavailable.
-        """
-        await self.on_call_event(current, event)
-        if event.state is not CallState.ANSWERED:
-            return None
-        reading = reading or current.call.times_spoken + 1
-        code = await self._store.read_code(*current.ref, reading)
-        if code is None:
-            is_needless = current.record.status in (Status.VERIFIED, Status.CANCELLED)
-            script = SILENT_HANGUP if is_needless else self._writer.apology(current.call.language)
-        else:
-            script = self._writer.read_code(
-                code,
-                current.call.language,
-                with_greeting=reading == 1,
-                with_menu=reading <= current.call.max_replays,
-            )
-        return Said(script, self.call_urls(current.ref, reading))
-
-    async def choice(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said | None:
-        """What comes after the code was read: again, the offer once more after a wrong key, or goodbye.
-
-        None for an event that is no reason to speak. Raises: WebhookRejected, StoreUnavailable.
-        """
-        await self.on_call_event(current, event)
-        if event.state is not CallState.ANSWERED:
-            return None
-        reading = reading or current.call.readings
-        is_wrong_key = event.digits not in ("", REPLAY_KEY)
-        record = await self._store.record_reading_end(*current.ref, reading, wrong_key=is_wrong_key)
-        script = self._after_reading(record, event.digits, reading)
-        return Said(script, self.call_urls(current.ref, reading))
-
-    def apology(self, current: CallInProgress) -> Said:
-        """What a callee hears when something is wrong here."""
-        return Said(self._writer.apology(current.call.language), self.call_urls(current.ref, reading=0))
-
-    def _after_reading(self, record: Verification | None, digits: str, reading: int) -> CallScript:
-        call = record.live_call if record is not None else None
-        if record is None or call is None:
-            return SILENT_HANGUP
-        if record.is_final or reading > call.max_replays or not digits:
-            return self._writer.goodbye(call.language)
-        if digits == REPLAY_KEY:
-            return REPLAY
-        is_patient = call.wrong_keys <= MAX_WRONG_KEYS
-        return self._writer.menu(call.language) if is_patient else self._writer.goodbye(call.language)
-
-    def call_urls(self, ref: CallRef, reading: int) -> CallUrls:
-        """Where a carrier reaches us for one call, in which `reading` was the last reading of the code.
-
-        `n` numbers the readings, so that a callback which comes twice, or late, is known for what it is.
-        """
-        token = self._sealer.sign_token(ref)
-        base = self._policy.public_url
-        return CallUrls(
-            answer=f"{base}/answer/{token}?n={reading + 1}",
-            fallback=f"{self._policy.fallback_public_url}/answer/{token}?n={reading + 1}",
-            choice=f"{base}/otp-choice/{token}?n={reading}",
-            hangup=f"{base}/hangup/{token}",
-            ring=f"{base}/ring/{token}",
-        )
-
-    def public_urls_of(self, path: str) -> tuple[str, ...]:
-        """The URLs under which a carrier may know one of our routes; what its signatures are made over."""
-        return (self._policy.public_url + path, self._policy.fallback_public_url + path)
+        return record, await hang_up_if_possible(self._provider_of(call), call.call_id)
 
     async def keep_time(self) -> None:
         """Let deadlines pass, and ask carriers about calls that fell silent; runs until it is cancelled."""
@@ -406,15 +259,3 @@ async def _every_second(name: str, work: Callable[[], Awaitable[None]]) -> None:
         except Exception as error:  # one bad second must not end all later ones
             log_unexpected(error, name)
         await asyncio.sleep(TICK_SECONDS)
-
-
-def _log_call(level: int, text: str, record: Verification, call: Call) -> None:
-    details = {
-        "verification": short_id(record.id),
-        "phone": mask(record.phone),
-        "provider": call.provider,
-        "status": record.status.value,
-        "end_reason": call.end_reason.value if call.end_reason else None,
-        "hangup_cause": call.hangup_cause or None,
-    }
-    logger.log(level, text, extra={key: value for key, value in details.items() if value is not None})

@@ -24,6 +24,8 @@ import app_api
 import ops
 import problems
 import webhooks
+from call_flow import CallFlow
+from call_links import CallLinks
 from call_script import ScriptWriter, load_spoken_texts
 from clock import Clock
 from http_client import open_http_client
@@ -57,14 +59,14 @@ def create_app(
     http = http or open_http_client(settings.provider_deadline_seconds)
     carrier = _simulated_carrier(settings) if settings.uses_simulator else None
     config = _simulator_config(settings, carrier.account) if carrier else _vobiz_config(settings)
-    service = _service(settings, clock, VobizClient(config, http, settings.provider_names[0]))
+    service, flow = _services(settings, clock, VobizClient(config, http, settings.provider_names[0]))
     readiness = Readiness()
     app = LeanApp(
         redirect_slashes=False,  # its redirects would be built from the Host header
         title="Voice OTP",
         version="0.1.0",
         description="One-time codes by phone call, self-hosted.",
-        routes=_routes(settings, service, readiness, carrier),
+        routes=_routes(settings, service, flow, readiness, carrier),
         lifespan=_lifespan(service, readiness, carrier, http),
         # Spans and error records would hold paths and messages, and with them numbers and call tokens.
         telemetry={"tracing": False, "metrics": False, "logs": False},
@@ -108,7 +110,7 @@ def _simulator_config(settings: Settings, account: Account) -> VobizConfig:
     )
 
 
-def _service(settings: Settings, clock: Clock, client: VobizClient) -> OtpService:
+def _services(settings: Settings, clock: Clock, client: VobizClient) -> tuple[OtpService, CallFlow]:
     sealer = Sealer(settings.otp_secrets or (secrets.token_urlsafe(32),))
     rules = StoreRules(
         max_attempts=settings.max_attempts,
@@ -119,9 +121,8 @@ def _service(settings: Settings, clock: Clock, client: VobizClient) -> OtpServic
     )
     store = MemoryOtpStore(sealer, clock, rules)
     url = public_url(settings)
+    links = CallLinks(sealer, url, settings.fallback_public_url or url)
     policy = CallPolicy(
-        public_url=url,
-        fallback_public_url=settings.fallback_public_url or url,
         ring_timeout_seconds=settings.ring_timeout_seconds,
         time_limit_seconds=settings.call_time_limit_seconds,
         hang_up_on_machine=settings.machine_detection is MachineDetection.HANGUP,
@@ -129,7 +130,9 @@ def _service(settings: Settings, clock: Clock, client: VobizClient) -> OtpServic
     writer = ScriptWriter(load_spoken_texts(ROOT / "spoken_texts"), settings.app_name, settings.default_language)
     if writer.choose_language(settings.default_language, client.from_number, client.languages) is None:
         raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken: use one of {', '.join(client.languages)}"])
-    return OtpService(store, Providers({client.name: client}), writer, sealer, policy, clock)
+    providers = Providers({client.name: client})
+    service = OtpService(store, providers, writer, links, policy, clock)
+    return service, CallFlow(store, providers, writer, links)
 
 
 def _simulated_carrier(settings: Settings) -> Carrier:
@@ -148,11 +151,15 @@ def _simulated_carrier(settings: Settings) -> Carrier:
 
 
 def _routes(
-    settings: Settings, service: OtpService, readiness: Readiness, carrier: Carrier | None
+    settings: Settings,
+    service: OtpService,
+    flow: CallFlow,
+    readiness: Readiness,
+    carrier: Carrier | None,
 ) -> list[BaseRoute]:
     routes = [
         *app_api.routes(service, settings),
-        *webhooks.routes(service),
+        *webhooks.routes(flow),
         *ops.routes(service, readiness, list(settings.provider_names)),
     ]
     if carrier is not None:

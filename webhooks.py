@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute
 
 import problems
+from call_flow import CallFlow, CallInProgress, Said
 from call_script import SILENT_HANGUP
 from lean_route import LeanRoute, Reply, read_body
-from otp_service import CallInProgress, OtpService, Said
 from problems import Problem
 from voice_provider import CallEvent, CallState, CallUrls, RawWebhook, VoiceProvider, WebhookRejected
 
@@ -29,41 +29,41 @@ _NO_URLS = CallUrls("", "", "", "", "")  # a script that only hangs up leads now
 Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[Said | None]]
 
 
-def routes(service: OtpService) -> list[BaseRoute]:
+def routes(flow: CallFlow) -> list[BaseRoute]:
     """The carriers' routes. An authentic call always gets well-formed XML with 200, also in trouble."""
-    provider = service.default_provider
+    provider = flow.default_provider
 
     async def answer(request: Request, call_token: str) -> Reply:
         """What to say to the callee who answered, or who asked to hear the code again."""
-        return await _speak(service, request, call_token, service.answer)
+        return await _speak(flow, request, call_token, flow.answer)
 
     async def otp_choice(request: Request, call_token: str) -> Reply:
         """What comes after the code was read, with the key that was pressed, if any."""
-        return await _speak(service, request, call_token, service.choice)
+        return await _speak(flow, request, call_token, flow.choice)
 
     async def hangup(request: Request, call_token: str) -> Reply:
         """The call ended."""
-        return await _notice(service, request, call_token, CallState.COMPLETED)
+        return await _notice(flow, request, call_token, CallState.COMPLETED)
 
     async def ring(request: Request, call_token: str) -> Reply:
         """The phone rings."""
-        return await _notice(service, request, call_token, CallState.RINGING)
+        return await _notice(flow, request, call_token, CallState.RINGING)
 
     async def console_answer(request: Request) -> Reply:
         """The static answer URL of a carrier's console; signed callbacks of live calls only."""
-        return await _speak(service, request, None, service.answer)
+        return await _speak(flow, request, None, flow.answer)
 
     async def console_otp_choice(request: Request) -> Reply:
         """As /otp-choice/{call_token}; signed callbacks of live calls only."""
-        return await _speak(service, request, None, service.choice)
+        return await _speak(flow, request, None, flow.choice)
 
     async def console_hangup(request: Request) -> Reply:
         """The static hangup URL of a carrier's console; signed callbacks of live calls only."""
-        return await _notice(service, request, None, CallState.COMPLETED)
+        return await _notice(flow, request, None, CallState.COMPLETED)
 
     async def console_ring(request: Request) -> Reply:
         """As /ring/{call_token}; signed callbacks of live calls only."""
-        return await _notice(service, request, None, CallState.RINGING)
+        return await _notice(flow, request, None, CallState.RINGING)
 
     return [
         _route("/answer/{call_token}", answer, provider, speaks=True),
@@ -77,32 +77,32 @@ def routes(service: OtpService) -> list[BaseRoute]:
     ]
 
 
-async def _speak(service: OtpService, request: Request, call_token: str | None, speaker: Speaker) -> Reply:
+async def _speak(flow: CallFlow, request: Request, call_token: str | None, speaker: Speaker) -> Reply:
     """Answer a callback that waits for XML."""
     try:
-        current, event = await _authenticate(service, request, call_token, CallState.ANSWERED)
+        current, event = await _authenticate(flow, request, call_token, CallState.ANSWERED)
     except (WebhookRejected, Problem) as error:
         logger.warning("webhook refused: %s", error)
-        return _hang_up(service, error.status)
+        return _hang_up(flow, error.status)
     except Exception as error:
-        return _hang_up(service, problems.problem_of(error).status)
+        return _hang_up(flow, problems.problem_of(error).status)
     try:
         said = await speaker(current, event, _reading_of(request))
     except WebhookRejected as error:
         logger.warning("webhook refused: %s", error)
-        return _hang_up(service, error.status)
+        return _hang_up(flow, error.status)
     except Exception as error:  # the callee waits: an authentic call never gets an error
         problems.problem_of(error)  # for the log
-        said = service.apology(current)
+        said = flow.apology(current)
     # Some pages say that ring and hangup notices come to the answer URL, too: those want no document.
     return Reply(200, current.provider.render(*said), XML) if said else _empty()
 
 
-async def _notice(service: OtpService, request: Request, call_token: str | None, expected: CallState) -> Reply:
+async def _notice(flow: CallFlow, request: Request, call_token: str | None, expected: CallState) -> Reply:
     """Answer a callback that only reports."""
     try:
-        current, event = await _authenticate(service, request, call_token, expected)
-        await service.on_call_event(current, event)
+        current, event = await _authenticate(flow, request, call_token, expected)
+        await flow.on_call_event(current, event)
     except WebhookRejected as error:
         logger.warning("webhook refused: %s", error)
         return _empty(error.status)
@@ -110,39 +110,39 @@ async def _notice(service: OtpService, request: Request, call_token: str | None,
 
 
 async def _authenticate(
-    service: OtpService, request: Request, call_token: str | None, expected: CallState
+    flow: CallFlow, request: Request, call_token: str | None, expected: CallState
 ) -> tuple[CallInProgress, CallEvent]:
     """The call that a callback is about, once its token or signature proved that it is.
 
     Raises: WebhookRejected.
     """
     if call_token is None:
-        webhook = await _raw(service, request)
-        return await _authenticate_by_signature(service, service.default_provider, webhook, expected)
-    ref = service.read_token(call_token)
-    current = await service.find_call(ref) if ref is not None else None
+        webhook = await _raw(flow, request)
+        return await _authenticate_by_signature(flow, flow.default_provider, webhook, expected)
+    ref = flow.links.read_token(call_token)
+    current = await flow.find_call(ref) if ref is not None else None
     if current is None:
         raise WebhookRejected("callback has an unknown call token, or one whose call is long over", status=404)
-    webhook = await _raw(service, request)
+    webhook = await _raw(flow, request)
     current.provider.check_webhook(webhook)
     return current, current.provider.parse_event(webhook, expected)
 
 
 async def _authenticate_by_signature(
-    service: OtpService, provider: VoiceProvider, webhook: RawWebhook, expected: CallState
+    flow: CallFlow, provider: VoiceProvider, webhook: RawWebhook, expected: CallState
 ) -> tuple[CallInProgress, CallEvent]:
     provider.check_webhook(webhook, must_be_signed=True)
     event = provider.parse_event(webhook, expected)
-    current = await service.find_call_by_id(provider.name, event.call_id)
+    current = await flow.find_call_by_id(provider.name, event.call_id)
     if current is None:
         raise WebhookRejected("callback names no live call of ours", status=404)
     return current, event
 
 
-async def _raw(service: OtpService, request: Request) -> RawWebhook:
+async def _raw(flow: CallFlow, request: Request) -> RawWebhook:
     path = request.scope["raw_path"].decode("ascii")  # as the carrier sent it, which is what it signed
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
-    return RawWebhook(service.public_urls_of(path), headers, await read_body(request.receive))
+    return RawWebhook(flow.links.public_urls_of(path), headers, await read_body(request.receive))
 
 
 def _reading_of(request: Request) -> int | None:
@@ -150,8 +150,8 @@ def _reading_of(request: Request) -> int | None:
     return int(number[1]) if number else None
 
 
-def _hang_up(service: OtpService, status: int) -> Reply:
-    return Reply(status, service.default_provider.render(SILENT_HANGUP, _NO_URLS), XML)
+def _hang_up(flow: CallFlow, status: int) -> Reply:
+    return Reply(status, flow.default_provider.render(SILENT_HANGUP, _NO_URLS), XML)
 
 
 def _empty(status: int = 200) -> Reply:

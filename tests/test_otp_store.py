@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from otp_store import MemoryOtpStore, OtpStore, StoreRules, TimerWheel
+from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from sealing import Sealer
 from tests.conftest import FakeTime
 from tests.store_cases import NEW_CALL, SEALER, StoreCases, new_code
+from timer_wheel import TimerWheel
 from voice_provider import CallEvent, CallState, EndReason
 
 

@@ -1,0 +1,167 @@
+"""The call itself: what its carrier reports, and what the callee hears next."""
+
+import logging
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from call_links import CallLinks
+from call_script import REPLAY, SILENT_HANGUP, CallScript, ScriptWriter
+from otp_store import OtherCall, OtpStore
+from phone_numbers import mask
+from verification import Call, CallRef, Status, Verification, short_id
+from voice_provider import (
+    CallEvent,
+    CallState,
+    CallUrls,
+    ProviderError,
+    Providers,
+    VoiceProvider,
+    WebhookRejected,
+)
+
+logger = logging.getLogger(__name__)
+
+REPLAY_KEY = "1"
+MAX_WRONG_KEYS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CallInProgress:
+    """What a call token, or a carrier's call id, stands for."""
+
+    record: Verification
+    call: Call
+    provider: VoiceProvider
+
+    @property
+    def ref(self) -> CallRef:
+        return CallRef(self.record.id, self.call.number)
+
+
+class Said(NamedTuple):
+    """What the callee hears next, and where the carrier goes from there."""
+
+    script: CallScript
+    urls: CallUrls
+
+
+class CallFlow:
+    """Each callback of a carrier is one step: take in what it reports, then say what comes next."""
+
+    def __init__(self, store: OtpStore, providers: Providers, writer: ScriptWriter, links: CallLinks) -> None:
+        self._store = store
+        self._providers = providers
+        self._writer = writer
+        self.links = links
+
+    async def find_call(self, ref: CallRef) -> CallInProgress | None:
+        """The call of a token. None once another call followed it, or its verification is forgotten."""
+        record = await self._store.find(ref.verification_id)
+        if record is None or record.call is None or record.call.number != ref.number:
+            return None
+        return self._in_progress(record, record.call)
+
+    async def find_call_by_id(self, provider: str, call_id: str) -> CallInProgress | None:
+        """The live call that a carrier's call id stands for."""
+        record = await self._store.find_by_call_id(provider, call_id)
+        if record is None or record.call is None:
+            return None
+        return self._in_progress(record, record.call)
+
+    def _in_progress(self, record: Verification, call: Call) -> CallInProgress:
+        return CallInProgress(record, call, self._providers.by_name[call.provider])
+
+    @property
+    def default_provider(self) -> VoiceProvider:
+        return self._providers.default
+
+    async def on_call_event(self, current: CallInProgress, event: CallEvent) -> None:
+        """Take in what a carrier reports. A callback that names another call than ours is refused.
+
+        Raises: WebhookRejected, StoreUnavailable.
+        """
+        try:
+            record = await self._store.record_call_event(*current.ref, event)
+        except OtherCall as error:
+            raise WebhookRejected(f"callback is about another call: {error}") from None
+        if record is None or record.call is None:
+            return
+        if record.call.state is not current.call.state:
+            log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
+        is_newly_named = not current.call.call_id
+        if is_newly_named and record.status is Status.CANCELLED and record.call.is_live:
+            await hang_up_if_possible(current.provider, event.call_id)  # the cancellation had no id to hang up by
+
+    async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said | None:
+        """What the callee hears after answering, or after asking to hear the code again.
+
+        None for an event that is no reason to speak. `reading` is the number that we put into the URL; without
+        one it follows from what was heard so far. Raises: WebhookRejected, StoreUnavailable.
+        """
+        await self.on_call_event(current, event)
+        if event.state is not CallState.ANSWERED:
+            return None
+        reading = reading or current.call.times_spoken + 1
+        code = await self._store.read_code(*current.ref, reading)
+        if code is None:
+            is_needless = current.record.status in (Status.VERIFIED, Status.CANCELLED)
+            script = SILENT_HANGUP if is_needless else self._writer.apology(current.call.language)
+        else:
+            script = self._writer.read_code(
+                code,
+                current.call.language,
+                with_greeting=reading == 1,
+                with_menu=reading <= current.call.max_replays,
+            )
+        return Said(script, self.links.urls(current.ref, reading))
+
+    async def choice(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said | None:
+        """What comes after the code was read: again, the offer once more after a wrong key, or goodbye.
+
+        None for an event that is no reason to speak. Raises: WebhookRejected, StoreUnavailable.
+        """
+        await self.on_call_event(current, event)
+        if event.state is not CallState.ANSWERED:
+            return None
+        reading = reading or current.call.readings
+        is_wrong_key = event.digits not in ("", REPLAY_KEY)
+        record = await self._store.record_reading_end(*current.ref, reading, wrong_key=is_wrong_key)
+        script = self._after_reading(record, event.digits, reading)
+        return Said(script, self.links.urls(current.ref, reading))
+
+    def apology(self, current: CallInProgress) -> Said:
+        """What a callee hears when something is wrong here."""
+        return Said(self._writer.apology(current.call.language), self.links.urls(current.ref, reading=0))
+
+    def _after_reading(self, record: Verification | None, digits: str, reading: int) -> CallScript:
+        call = record.live_call if record is not None else None
+        if record is None or call is None:
+            return SILENT_HANGUP
+        if record.is_final or reading > call.max_replays or not digits:
+            return self._writer.goodbye(call.language)
+        if digits == REPLAY_KEY:
+            return REPLAY
+        is_patient = call.wrong_keys <= MAX_WRONG_KEYS
+        return self._writer.menu(call.language) if is_patient else self._writer.goodbye(call.language)
+
+
+async def hang_up_if_possible(provider: VoiceProvider, call_id: str) -> bool:
+    """Whether the carrier ended a live call; its trouble is logged."""
+    try:
+        return await provider.hang_up(call_id)
+    except ProviderError as error:
+        logger.warning("call could not be hung up: %s", error)
+        return False
+
+
+def log_call(level: int, text: str, record: Verification, call: Call) -> None:
+    """Log what became of a call: no code, no full number, no usable id."""
+    details = {
+        "verification": short_id(record.id),
+        "phone": mask(record.phone),
+        "provider": call.provider,
+        "status": record.status.value,
+        "end_reason": call.end_reason.value if call.end_reason else None,
+        "hangup_cause": call.hangup_cause or None,
+    }
+    logger.log(level, text, extra={key: value for key, value in details.items() if value is not None})

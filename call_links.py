@@ -1,0 +1,37 @@
+"""Where carriers reach us: the callback URLs of a call, with its token in the path, and back."""
+
+from sealing import Sealer
+from verification import CallRef
+from voice_provider import CallUrls
+
+
+class CallLinks:
+    """Makes the URLs that carriers are told. Their hosts come from the settings, never from a request."""
+
+    def __init__(self, sealer: Sealer, public_url: str, fallback_public_url: str) -> None:
+        self._sealer = sealer
+        self._public_url = public_url
+        self._fallback_public_url = fallback_public_url
+
+    def urls(self, ref: CallRef, reading: int) -> CallUrls:
+        """The URLs of one call, in which `reading` was the last reading of the code.
+
+        `n` numbers the readings, so that a callback which comes twice, or late, is known for what it is.
+        """
+        token = self._sealer.sign_token(ref)
+        base = self._public_url
+        return CallUrls(
+            answer=f"{base}/answer/{token}?n={reading + 1}",
+            fallback=f"{self._fallback_public_url}/answer/{token}?n={reading + 1}",
+            choice=f"{base}/otp-choice/{token}?n={reading}",
+            hangup=f"{base}/hangup/{token}",
+            ring=f"{base}/ring/{token}",
+        )
+
+    def read_token(self, token: str) -> CallRef | None:
+        """The call that a token stands for; None for anything that is no token of ours."""
+        return self._sealer.read_token(token)
+
+    def public_urls_of(self, path: str) -> tuple[str, ...]:
+        """The URLs under which a carrier may know one of our routes; what its signatures are made over."""
+        return (self._public_url + path, self._fallback_public_url + path)
