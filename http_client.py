@@ -1,9 +1,10 @@
 """The one HTTP client for requests to carriers: httpx on top of aiohttp's connection pool.
 
 httpx's own pool scans all its connections on every event and slows to a crawl with hundreds of requests in
-flight; aiohttp's does not. The bridge between them, httpx-aiohttp, reports nearly every failure as
-`ConnectTimeout`, also those that happen after the request was sent. Whether a phone may be ringing hangs on
-that difference, so this transport names failures by their cause.
+flight. Measured on two busy cores, 256 in flight to a server that takes 100 ms: 65 requests/s at 15 ms of CPU each
+with httpx's pool, 1,030 at 0.8 ms with this one. The bridge between them, httpx-aiohttp, reports nearly every
+failure as `ConnectTimeout`, also those that happen after the request was sent. Whether a phone may be ringing
+hangs on that difference, so this transport names failures by their cause.
 """
 
 import ssl
