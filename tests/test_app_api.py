@@ -349,6 +349,26 @@ async def test_a_left_over_call_that_cannot_be_hung_up_is_a_clear_refusal() -> N
         assert (answer.status_code, answer.json()["code"]) == (409, "call_in_progress")
 
 
+async def test_a_left_over_call_that_is_not_known_by_id_is_not_doubled() -> None:
+    carrier = HeldBackAnswers()
+    http = httpx.AsyncClient(transport=httpx.MockTransport(carrier))
+    async with run_service(http=http, **VOBIZ) as service:
+        await service.send(PHONE)
+        await service.client.post("/cancel-otp", json={"phone": PHONE})
+        answer = await service.send(PHONE)
+        assert (answer.status_code, answer.json()["code"]) == (409, "call_in_progress")
+        assert len(carrier.answer_urls) == 1
+
+
+@pytest.mark.parametrize(("max_replays", "limit", "seconds"), [(0, 250, 46), (3, 250, 165), (3, 60, 60)])
+async def test_a_call_gets_the_time_that_its_replays_need_up_to_the_limit(
+    max_replays: int, limit: int, seconds: int
+) -> None:
+    async with run_service(call_time_limit_seconds=limit) as service:
+        sent = (await service.send(RINGING, max_replays=max_replays)).json()
+        assert abs(service.carrier.calls[sent["call_uuid"]].request.time_limit - seconds) <= 5
+
+
 async def test_another_code_of_the_backend_is_refused_while_one_is_read(service: RunningService) -> None:
     await service.send(RINGING, code="CANARY610")
     assert (await service.send(RINGING, code="CANARY610")).json()["deduplicated"] is True

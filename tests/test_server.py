@@ -120,6 +120,17 @@ def test_a_port_in_use_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert len(said.splitlines()) == 1
 
 
+def test_the_port_is_ours_before_anything_else_is_started() -> None:
+    settings = load_settings(http_port=0)
+    with server._listen(settings) as listener:
+        taken = settings.model_copy(update={"http_port": listener.getsockname()[1]})
+        with (
+            socket.create_connection(listener.getsockname()),
+            pytest.raises(BadSettings, match="choose another port"),
+        ):
+            server._listen(taken)
+
+
 class Tunnel:
     public_url = "https://abc.ngrok-free.app/"
 
