@@ -1,5 +1,6 @@
 """Routes that your backend calls: /send-otp, /verify-otp, /otp-status, /cancel-otp."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -7,13 +8,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from starlette.routing import BaseRoute
 
 import problems
-from lean_route import LeanRoute, Reply, json_reply
+from lean_route import LeanRequest, LeanRoute, Reply, json_reply
 from otp_service import OtpService, SendOrder, Sent, UnsupportedOption
 from otp_store import Checked, Outcome
-from phone_numbers import InvalidPhone, to_e164
-from problems import FieldError, Problem
+from phone_numbers import InvalidPhone, mask, to_e164
+from problems import FieldError, Problem, rate_limit_headers
+from protection import Protection
 from settings import Settings
-from verification import VERIFICATION_ID, Call, Status, Verification
+from verification import VERIFICATION_ID, Call, Status, Verification, short_id
 
 _EXAMPLE_PHONE = "+14155550100"
 _EXAMPLE_ID = "vrf_3f9a1c64b08e4d27a5c1f0e2d7b6a894"
@@ -162,70 +164,150 @@ class Cancelled(BaseModel):
     call_hung_up: bool = Field(examples=[True], description="whether a live call was ended")
 
 
-def routes(service: OtpService, settings: Settings) -> list[BaseRoute]:
+def routes(service: OtpService, protection: Protection, settings: Settings) -> list[BaseRoute]:
     """The backend's routes, the most called ones first."""
 
-    async def verify_otp(body: VerifyOtp) -> Reply:
+    async def verify_otp(request: LeanRequest, body: VerifyOtp) -> Reply:
         """Check what the user typed. Each check of a live code uses up one attempt."""
-        return _verify_reply(await service.verify(body.key, body.otp))
+        _note_key(request, body.key)
+        if settings.require_verification_id and body.verification_id is None:
+            message = "is required: codes are checked by the id that /send-otp gave"
+            raise Problem(
+                422,
+                "invalid_request",
+                f"verification_id {message}",
+                errors=[FieldError("verification_id", message)],
+            )
+        checked = await service.verify(request.caller, body.key, body.otp)
+        _note_outcome(request, checked)
+        return _verify_reply(checked)
 
-    async def otp_status(phone: str) -> Reply:
+    async def otp_status(request: LeanRequest, phone: str) -> Reply:
         """What is known of the newest verification of a number, or of the one with this id."""
-        record = await service.status(_key_of(phone))
+        key = _key_of(phone)
+        _note_key(request, key)
+        record = await service.status(request.caller.client, key)
         if record is None:
             raise Problem(404, "not_found", "no verification is known for this number or id")
         return json_reply(200, _status_of(record, service.seconds_left(record)), with_nulls=True)
 
-    async def send_otp(body: SendOtp) -> Reply:
+    async def send_otp(request: LeanRequest, body: SendOtp) -> Reply:
         """Call a phone and read it a one-time code.
 
         While a call to the number is queued, ringing or speaking, that same call is returned with
         `deduplicated`. A resend within the lifetime reads the same code and keeps its deadline and attempts.
+        With an `Idempotency-Key` header the same request sent again gets the same answer for 24 hours.
         """
-        try:
-            sent = await service.send(_order_of(body, settings))
-        except UnsupportedOption as error:
-            errors = [FieldError(error.field, error.message)]
-            raise Problem(422, "unsupported_option", str(error), errors=errors) from None
-        reply = _sent_reply(sent, service.seconds_left(sent.record), settings)
-        return json_reply(200 if sent.is_confirmed else 202, reply)
+        client = request.caller.client
+        _note_key(request, body.phone)
 
-    async def cancel_otp(body: CancelOtp) -> Reply:
+        async def send() -> tuple[int, bytes]:
+            reply = await _send(service, settings, request, body)
+            return reply.status, reply.body
+
+        key = _idempotency_key(request)
+        if key is None:
+            status, answer = await send()
+            headers = {}
+        else:
+            request_text = body.model_dump_json()
+            status, answer, is_replay = await protection.idempotency.run_once(client, key, request_text, send)
+            headers = {"idempotent-replayed": "true"} if is_replay else {}
+        return Reply(
+            status, answer, headers={**headers, **rate_limit_headers(await protection.guard.quota(client))}
+        )
+
+    async def cancel_otp(request: LeanRequest, body: CancelOtp) -> Reply:
         """Make a code worthless and hang up its call."""
-        cancelled = await service.cancel(body.key)
+        _note_key(request, body.key)
+        cancelled = await service.cancel(request.caller.client, body.key)
         if cancelled is None:
             raise Problem(404, "not_found", "no running verification is known for this number or id")
         record, was_hung_up = cancelled
+        _note_record(request, record)
         answer = Cancelled(
             status=record.status, verification_id=record.id, phone=record.phone, call_hung_up=was_hung_up
         )
         return json_reply(200, answer)
 
+    def route(
+        path: str, endpoint: Any, method: str, answers: dict[int, type[BaseModel]], *errors: int, **more: Any
+    ) -> LeanRoute:
+        described = problems.responses(401, *errors)
+        for status, model in answers.items():  # a 400 can be either: a refused code, or a body that is no JSON
+            described[status] = {**described.get(status, {}), "model": model}
+        return LeanRoute(
+            path,
+            endpoint,
+            methods=[method],
+            tags=["backend"],
+            responses=described,
+            access=protection.clients,
+            **more,
+        )
+
+    initiated: dict[int, type[BaseModel]] = {200: CallInitiated, 202: CallInitiated}
+    header = {"openapi_extra": {"parameters": [_IDEMPOTENCY_KEY]}}
     return [
-        _route("/verify-otp", verify_otp, "POST", {200: Verified, 400: NotVerified}, 400, 413, 415, 422, 503),
-        _route("/otp-status/{phone}", otp_status, "GET", {200: OtpStatus}, 404, 422, 503),
-        _route(
-            "/send-otp",
-            send_otp,
-            "POST",
-            {200: CallInitiated, 202: CallInitiated},
-            400,
-            413,
-            415,
-            422,
-            429,
-            502,
-            503,
+        route("/verify-otp", verify_otp, "POST", {200: Verified, 400: NotVerified}, 400, 413, 415, 422, 429, 503),
+        route("/otp-status/{phone}", otp_status, "GET", {200: OtpStatus}, 404, 422, 429, 503),
+        route(
+            "/send-otp", send_otp, "POST", initiated, 400, 403, 409, 413, 415, 422, 429, 500, 502, 503, **header
         ),
-        _route("/cancel-otp", cancel_otp, "POST", {200: Cancelled}, 400, 404, 413, 415, 422, 503),
+        route("/cancel-otp", cancel_otp, "POST", {200: Cancelled}, 400, 404, 413, 415, 422, 429, 503),
     ]
 
 
-def _route(path: str, endpoint: Any, method: str, answers: dict[int, type[BaseModel]], *errors: int) -> LeanRoute:
-    described = problems.responses(*errors)
-    for status, model in answers.items():  # a 400 can be either: a refused code, or a body that is no JSON
-        described[status] = {**described.get(status, {}), "model": model}
-    return LeanRoute(path, endpoint, methods=[method], tags=["backend"], responses=described)
+_KEY_WORDS = "1 to 255 visible ASCII characters"
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": f"{_KEY_WORDS}, new for each new request",
+    "schema": {
+        "type": "string",
+        "pattern": "^[!-~]{1,255}$",
+        "examples": ["8e03978e-40d5-43e8-bc93"],
+    },
+}
+_VISIBLE = re.compile(rb"[!-~]{1,255}")
+
+
+def _idempotency_key(request: LeanRequest) -> str | None:
+    given = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    if not given:
+        return None
+    if len(given) > 1 or not _VISIBLE.fullmatch(given[0]):
+        raise Problem(
+            400, "invalid_request", "Idempotency-Key must be 1 to 255 visible ASCII characters, given once"
+        )
+    return str(given[0], "ascii")
+
+
+async def _send(service: OtpService, settings: Settings, request: LeanRequest, body: SendOtp) -> Reply:
+    try:
+        sent = await service.send(_order_of(request.caller.client, body, settings))
+    except UnsupportedOption as error:
+        errors = [FieldError(error.field, error.message)]
+        raise Problem(422, "unsupported_option", str(error), errors=errors) from None
+    _note_record(request, sent.record)
+    reply = _sent_reply(sent, service.seconds_left(sent.record), settings)
+    return json_reply(200 if sent.is_confirmed else 202, reply)
+
+
+def _note_key(request: LeanRequest, key: str) -> None:
+    """Name a request's number or verification in its log line, without giving it away."""
+    request.notes.update({"verification": short_id(key)} if key.startswith("vrf_") else {"phone": mask(key)})
+
+
+def _note_record(request: LeanRequest, record: Verification) -> None:
+    request.notes["verification"] = short_id(record.id)
+
+
+def _note_outcome(request: LeanRequest, checked: Checked) -> None:
+    request.notes["outcome"] = checked.outcome.value
+    if checked.record is not None:
+        _note_record(request, checked.record)
 
 
 def _key_of(path_value: str) -> str:
@@ -237,7 +319,7 @@ def _key_of(path_value: str) -> str:
         raise Problem(422, "invalid_phone", f"phone {error}", errors=[FieldError("phone", str(error))]) from None
 
 
-def _order_of(body: SendOtp, settings: Settings) -> SendOrder:
+def _order_of(client: str, body: SendOtp, settings: Settings) -> SendOrder:
     if body.channel != "voice":
         raise UnsupportedOption("channel", "sms is not available: no SMS carrier is configured; use voice")
     if body.mode != "speak":
@@ -249,6 +331,7 @@ def _order_of(body: SendOtp, settings: Settings) -> SendOrder:
         field = "code" if body.code else "code_length"
         raise UnsupportedOption(field, "must have at least 6 characters unless ALLOW_SHORT_CODES is set")
     return SendOrder(
+        client=client,
         phone=body.phone,
         language=body.language,
         code=body.code,

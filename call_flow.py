@@ -1,18 +1,24 @@
 """The call itself: what its carrier reports, and what the callee hears next."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
+from types import MappingProxyType
 from typing import NamedTuple
 
 from call_links import CallLinks
 from call_script import REPLAY, SILENT_HANGUP, CallScript, ScriptWriter
+from clock import Clock
 from otp_store import OtherCall, OtpStore
 from phone_numbers import mask
-from verification import Call, CallRef, Status, Verification, short_id
+from protection import Protection
+from verification import TOKEN_GRACE_SECONDS, Call, CallRef, Status, Verification, short_id
 from voice_provider import (
     CallEvent,
     CallState,
     CallUrls,
+    EndReason,
     ProviderError,
     Providers,
     VoiceProvider,
@@ -48,16 +54,28 @@ class Said(NamedTuple):
 class CallFlow:
     """Each callback of a carrier is one step: take in what it reports, then say what comes next."""
 
-    def __init__(self, store: OtpStore, providers: Providers, writer: ScriptWriter, links: CallLinks) -> None:
+    def __init__(
+        self,
+        store: OtpStore,
+        providers: Providers,
+        writer: ScriptWriter,
+        links: CallLinks,
+        protection: Protection,
+        clock: Clock,
+    ) -> None:
+        self._clock = clock
+        self._protection = protection
         self._store = store
         self._providers = providers
         self._writer = writer
         self.links = links
 
     async def find_call(self, ref: CallRef) -> CallInProgress | None:
-        """The call of a token. None once another call followed it, or its verification is forgotten."""
-        record = await self._store.find(ref.verification_id)
+        """The call of a token. None once another call followed it, or a minute after its end."""
+        record = await self._store.find_by_id(ref.verification_id)
         if record is None or record.call is None or record.call.number != ref.number:
+            return None
+        if not record.call.takes_callbacks(self._clock.now()):
             return None
         return self._in_progress(record, record.call)
 
@@ -75,6 +93,18 @@ class CallFlow:
     def default_provider(self) -> VoiceProvider:
         return self._providers.default
 
+    async def check_replay(self, current: CallInProgress, nonce: str, content: bytes) -> None:
+        """Refuse a signed callback whose nonce came before with other content; the same content may come again.
+
+        Raises: WebhookRejected, StoreUnavailable.
+        """
+        digest = sha256(content).digest()
+        name = f"nonce/{current.ref.verification_id}/{current.ref.number}/{nonce}"
+        seconds = current.call.ring_timeout_seconds + current.call.time_limit_seconds + TOKEN_GRACE_SECONDS
+        first = await self._protection.store.remember(name, digest, 2.0 * seconds)
+        if first not in (None, digest):
+            raise WebhookRejected("callback has the nonce of another callback", status=401)
+
     async def on_call_event(self, current: CallInProgress, event: CallEvent) -> None:
         """Take in what a carrier reports. A callback that names another call than ours is refused.
 
@@ -88,6 +118,8 @@ class CallFlow:
             return
         if record.call.state is not current.call.state:
             log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
+            if record.call.end_reason is EndReason.FAILED and record.call.number == 1:
+                await self._protection.guard.on_carrier_failure(record)
         is_newly_named = not current.call.call_id
         if is_newly_named and record.status is Status.CANCELLED and record.call.is_live:
             await hang_up_if_possible(current.provider, event.call_id)  # the cancellation had no id to hang up by
@@ -157,11 +189,21 @@ async def hang_up_if_possible(provider: VoiceProvider, call_id: str) -> bool:
 def log_call(level: int, text: str, record: Verification, call: Call) -> None:
     """Log what became of a call: no code, no full number, no usable id."""
     details = {
-        "verification": short_id(record.id),
-        "phone": mask(record.phone),
         "provider": call.provider,
-        "status": record.status.value,
         "end_reason": call.end_reason.value if call.end_reason else None,
         "hangup_cause": call.hangup_cause or None,
     }
-    logger.log(level, text, extra={key: value for key, value in details.items() if value is not None})
+    log_verification(level, text, record, {key: value for key, value in details.items() if value is not None})
+
+
+def log_verification(
+    level: int, text: str, record: Verification, details: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """A line of a verification's audit trail; request lines with the same `verification` are the rest of it."""
+    named = {
+        "verification": short_id(record.id),
+        "client": record.client,
+        "phone": mask(record.phone),
+        "status": record.status.value,
+    }
+    logger.log(level, text, extra={**named, **details})

@@ -7,7 +7,11 @@ and sends the bytes.
 """
 
 import json
+import logging
+import re
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from fastapi import FastAPI
@@ -18,9 +22,13 @@ from starlette.routing import BaseRoute
 from starlette.types import Message, Receive, Scope, Send
 
 import problems
+from access import Access, Caller
 from problems import FieldError, Problem
 
+logger = logging.getLogger(__name__)
+
 MAX_BODY_BYTES = 16 * 1024
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,6 +45,25 @@ class Reply(NamedTuple):
 Endpoint = Callable[..., Awaitable[Reply]]
 
 
+class LeanRequest(Request):
+    """A request to a LeanRoute. `caller` is set where the route has an Access; `notes` go into its log line."""
+
+    caller: Caller
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        self.notes: dict[str, object] = {}
+        self.request_id = _request_id(scope)
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own `X-Request-ID`, so that its log and ours can be read together; else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return str(value, "ascii")
+    return secrets.token_hex(8)
+
+
 def json_reply(status: int, model: BaseModel, *, with_nulls: bool = False) -> Reply:
     """A model as JSON; fields that are None are left out unless asked for."""
     # What model_dump_json and model_validate do, without their detours: half the time of a small model.
@@ -45,25 +72,37 @@ def json_reply(status: int, model: BaseModel, *, with_nulls: bool = False) -> Re
 
 
 class LeanRoute(APIRoute):
-    """A route whose endpoint takes path parameters as `str`, `body` as a model, `request`, and gives a Reply.
+    """A route whose endpoint takes `request`, path parameters as `str`, `body` as a model, and gives a Reply.
 
-    Whatever the endpoint raises is answered with a problem document.
+    With an `access` only its clients are let in, before anything is read of the request. Whatever is raised is
+    answered with a problem document. Each request is one log line; `is_quiet` keeps it to the level DEBUG.
     """
 
-    def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:
+    def __init__(
+        self,
+        path: str,
+        endpoint: Endpoint,
+        *,
+        access: Access | None = None,
+        is_quiet: bool = False,
+        **options: Any,
+    ) -> None:
+        if access is not None and not access.is_open:
+            options = {**options, "openapi_extra": {**options.get("openapi_extra", {}), "security": [{"key": []}]}}
         super().__init__(path, endpoint, response_model=None, **options)
-        self.app = _asgi_app(endpoint)
+        self.app = _asgi_app(path, endpoint, access, logging.DEBUG if is_quiet else logging.INFO)
 
 
 class LeanApp(FastAPI):
     """A FastAPI app that hands a request for a LeanRoute straight to it; all others go FastAPI's way.
 
     Lean paths are fixed, or end in one parameter. Middleware that is added to the app does not see lean requests:
-    wrap the app in what must see all of them.
+    wrap the app in what must see all of them. Requests to what begins with one of `quiet_paths` are not logged.
     """
 
-    def __init__(self, *, routes: Sequence[BaseRoute], **options: Any) -> None:
+    def __init__(self, *, routes: Sequence[BaseRoute], quiet_paths: tuple[str, ...] = (), **options: Any) -> None:
         super().__init__(routes=list(routes), **options)
+        self._quiet_paths = quiet_paths
         self._lean_routes: dict[tuple[str, str], LeanRoute] = {}
         for route in routes:
             if isinstance(route, LeanRoute):
@@ -81,35 +120,72 @@ class LeanApp(FastAPI):
             if value and (route := self._lean_routes.get((method, prefix + slash))):
                 scope["path_params"] = {next(iter(route.param_convertors)): value}
                 return await route.app(scope, receive, send)
+            if not path.startswith(self._quiet_paths):
+                return await self._serve_other(scope, receive, send)
         await super().__call__(scope, receive, send)
 
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve pages, and what does not exist. A path that is not ours may hold anything and is not logged."""
+        started = perf_counter()
+        status = 500
 
-def _asgi_app(endpoint: Endpoint) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        await super().__call__(scope, receive, watched_send)
+        _log(logging.INFO, scope["method"], "other", status, started, _request_id(scope), {})
+
+
+def _asgi_app(
+    path: str, endpoint: Endpoint, access: Access | None, level: int
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     hints = get_type_hints(endpoint)
     body_model: type[BaseModel] | None = hints.get("body")
     wants_request = "request" in hints
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        arguments: dict[str, Any] = dict(scope["path_params"])
+        started = perf_counter()
+        request = LeanRequest(scope, receive)
         try:
+            if access is not None:
+                request.caller = await access.admit(scope)
+                request.notes["client"] = request.caller.client
+            arguments: dict[str, Any] = dict(scope["path_params"])
+            if wants_request:
+                arguments["request"] = request
             if body_model is not None:
                 arguments["body"] = parse_json(body_model, await _read_json(scope, receive))
-            if wants_request:
-                arguments["request"] = Request(scope, receive)
             reply = await endpoint(**arguments)
         except Exception as error:
             problem = problems.problem_of(error)
+            request.notes["outcome"] = problem.code
             reply = Reply(problem.status, problem.document(), problems.MEDIA_TYPE, problem.headers())
-        await _send(reply, send)
+        await _send(reply, request.request_id, send)
+        _log(level, scope["method"], path, reply.status, started, request.request_id, request.notes)
 
     return app
 
 
-async def _send(reply: Reply, send: Send) -> None:
+def _log(
+    level: int, method: str, path: str, status: int, started: float, request_id: str, notes: Mapping[str, object]
+) -> None:
+    """One line for one request; `path` is the route's, so that it holds no number and no token."""
+    if logger.isEnabledFor(level):
+        milliseconds = round((perf_counter() - started) * 1000, 2)
+        details = {"method": method, "route": path, "status": status, "ms": milliseconds, "request_id": request_id}
+        logger.log(level, "request", extra={**details, **notes})
+
+
+async def _send(reply: Reply, request_id: str, send: Send) -> None:
     headers = [
         (b"content-type", reply.media_type.encode()),
         (b"content-length", str(len(reply.body)).encode()),
         (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-request-id", request_id.encode()),
         *((name.encode(), value.encode()) for name, value in reply.headers.items()),
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

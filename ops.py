@@ -1,4 +1,4 @@
-"""Routes that operators and their load balancers call: /health, /ready."""
+"""Routes that operators and their load balancers call: /health, /ready, /blocks."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,14 @@ from pydantic import BaseModel, Field
 from starlette.routing import BaseRoute
 
 import problems
-from lean_route import LeanRoute, Reply, json_reply
+from abuse_guard import block_target
+from access import ANONYMOUS
+from clock import Clock
+from guard_store import Block
+from lean_route import Endpoint, LeanRoute, Reply, json_reply
 from otp_service import OtpService
-from problems import Problem
+from problems import FieldError, Problem
+from protection import Protection
 
 _PROBE_KEY = "vrf_" + "0" * 32
 
@@ -29,6 +34,18 @@ class Ready(BaseModel):
     providers: list[str] = Field(examples=[["vobiz"]])
 
 
+class BlockEntry(BaseModel):
+    target: str = Field(
+        examples=["region:XK"], description="all, client:<name>, region:<ISO 3166> or prefix:+<digits>"
+    )
+    reason: str = Field(examples=["operator"], description="operator, setting, velocity or conversion")
+    seconds_left: int | None = Field(None, examples=[43_200], description="null: until it is lifted")
+
+
+class Blocks(BaseModel):
+    blocks: list[BlockEntry]
+
+
 def routes(service: OtpService, readiness: Readiness, provider_names: list[str]) -> list[BaseRoute]:
     async def health() -> Reply:
         """The process is alive."""
@@ -38,16 +55,52 @@ def routes(service: OtpService, readiness: Readiness, provider_names: list[str])
         """The service takes requests: started, not stopping, store reachable."""
         if not readiness.is_ready:
             raise Problem(503, "not_ready", "the service is starting or stopping", retry_after_seconds=1)
-        await service.status(_PROBE_KEY)
+        await service.status(ANONYMOUS, _PROBE_KEY)
         return json_reply(200, Ready(status="ready", providers=provider_names))
 
+    def route(path: str, endpoint: Endpoint, model: type[BaseModel], *errors: int) -> LeanRoute:
+        responses = {200: {"model": model}, **problems.responses(*errors)}
+        return LeanRoute(path, endpoint, methods=["GET"], tags=["operations"], responses=responses, is_quiet=True)
+
+    return [route("/health", health, Health), route("/ready", ready, Ready, 503)]
+
+
+def block_routes(protection: Protection, clock: Clock) -> list[BaseRoute]:
+    """The kill switch: blocks that take effect with the next request, without a restart."""
+    guard, access = protection.guard, protection.operators
+
+    def entry(block: Block) -> BlockEntry:
+        seconds_left = None if block.until is None else max(0, round(block.until - clock.now()))
+        return BlockEntry(target=block.target, reason=block.reason, seconds_left=seconds_left)
+
+    async def list_blocks() -> Reply:
+        """What is not called at present: by an operator, by the settings, or by a rule of abuse protection."""
+        return json_reply(200, Blocks(blocks=[entry(block) for block in await guard.blocks()]), with_nulls=True)
+
+    async def set_block(target: str) -> Reply:
+        """Stop calls from the next request on: `all`, `client:<name>`, `region:<ISO 3166>`, `prefix:+<digits>`."""
+        return json_reply(200, entry(await guard.block(_target_of(target))), with_nulls=True)
+
+    async def lift_block(target: str) -> Reply:
+        """Let calls pass again, whoever blocked them. Blocks of the settings stay."""
+        if not await guard.unblock(_target_of(target)):
+            raise Problem(404, "not_found", "there is no such block, or it is one of the settings")
+        return json_reply(200, Blocks(blocks=[entry(block) for block in await guard.blocks()]), with_nulls=True)
+
+    def route(path: str, endpoint: Endpoint, method: str, model: type[BaseModel], *errors: int) -> LeanRoute:
+        responses = {200: {"model": model}, **problems.responses(401, 429, *errors)}
+        return LeanRoute(path, endpoint, methods=[method], tags=["operations"], responses=responses, access=access)
+
     return [
-        LeanRoute("/health", health, methods=["GET"], tags=["operations"], responses={200: {"model": Health}}),
-        LeanRoute(
-            "/ready",
-            ready,
-            methods=["GET"],
-            tags=["operations"],
-            responses={200: {"model": Ready}, **problems.responses(503)},
-        ),
+        route("/blocks", list_blocks, "GET", Blocks, 503),
+        route("/blocks/{target}", set_block, "PUT", BlockEntry, 422, 503),
+        route("/blocks/{target}", lift_block, "DELETE", Blocks, 404, 422, 503),
     ]
+
+
+def _target_of(text: str) -> str:
+    try:
+        return block_target(text)
+    except ValueError as error:
+        errors = [FieldError("target", str(error))]
+        raise Problem(422, "invalid_request", f"target {error}", errors=errors) from None

@@ -6,14 +6,16 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from call_flow import hang_up_if_possible, log_call
+from access import Caller
+from call_flow import hang_up_if_possible, log_call, log_verification
 from call_links import CallLinks
 from call_script import ScriptWriter
 from clock import Clock
+from guard_store import Reservation
 from log_format import log_unexpected
-from otp_store import Begun, CallStillLive, Checked, NewCode, OtpStore
-from phone_numbers import mask
-from verification import Call, CallRef, NewCall, Status, Verification, draw_code, short_id
+from otp_store import Begun, CallStillLive, Checked, NewCode, OtpStore, Outcome
+from protection import Protection
+from verification import Call, CallRef, NewCall, Status, Verification, draw_code
 from voice_provider import (
     CallOrder,
     CallOutcomeUnknown,
@@ -51,6 +53,7 @@ class CallPolicy:
 class SendOrder:
     """One request for a code. `phone` is E.164; `code` is the backend's own, if it brought one."""
 
+    client: str
     phone: str = field(repr=False)
     language: str | None
     code: str | None = field(repr=False)
@@ -79,6 +82,7 @@ class OtpService:
         writer: ScriptWriter,
         links: CallLinks,
         policy: CallPolicy,
+        protection: Protection,
         clock: Clock,
     ) -> None:
         self._clock = clock
@@ -87,44 +91,63 @@ class OtpService:
         self._writer = writer
         self._links = links
         self._policy = policy
+        self._protection = protection
+        self._guard = protection.guard
 
     async def send(self, order: SendOrder) -> Sent:
         """Call a phone with a code, unless a call to it is live already.
 
-        The call is on record before the carrier hears of it, so a crash in between leaves no call unknown.
-        Raises: UnsupportedOption, StoreUnavailable, NumberLocked, CallStillLive, ProviderError.
+        The call is counted against every limit, and on record, before the carrier hears of it, so a crash in
+        between leaves no call unknown.
+        Raises: UnsupportedOption, SendRefused, StoreUnavailable, NumberLocked, CallStillLive, ProviderError.
         """
+        await self._guard.check_destination(order.client, order.phone)
         provider = self._provider_named(order.provider)
         language = self._writer.choose_language(order.language, order.phone, provider.languages)
         if language is None:
             spoken = ", ".join(provider.languages)
             raise UnsupportedOption("language", f"cannot be spoken by {provider.name}, which speaks {spoken}")
-        begun = await self._begin(order, provider, language)
-        call = begun.record.call
-        assert call is not None  # noqa: S101 - begin() always starts or joins a call
-        if begun.is_duplicate:
-            return Sent(begun.record, call, is_duplicate=True, is_confirmed=True)
-        return await self._place(begun.record, call, provider)
-
-    async def _begin(self, order: SendOrder, provider: VoiceProvider, language: str) -> Begun:
         code = order.code or draw_code(order.code_length)
         new_code = NewCode(code, order.code is not None, order.ttl_seconds, order.reference)
-        new_call = NewCall(
+        live = await self._store.join(order.client, order.phone, new_code)
+        if live is not None and live.call is not None:
+            return Sent(live, live.call, is_duplicate=True, is_confirmed=True)
+        return await self._start(order, new_code, self._new_call(order, len(code), provider, language))
+
+    def _new_call(self, order: SendOrder, code_length: int, provider: VoiceProvider, language: str) -> NewCall:
+        return NewCall(
             provider=provider.name,
             from_number=provider.from_number,
             language=language,
             max_replays=order.max_replays,
             ring_timeout_seconds=self._policy.ring_timeout_seconds,
-            time_limit_seconds=self._time_limit(len(code), order.max_replays, language),
-            first_reading_seconds=self._writer.first_reading_seconds(len(code), language),
+            time_limit_seconds=self._time_limit(code_length, order.max_replays, language),
+            first_reading_seconds=self._writer.first_reading_seconds(code_length, language),
         )
+
+    async def _start(self, order: SendOrder, new_code: NewCode, new_call: NewCall) -> Sent:
+        """Reserve what the call counts, then the number's one live call, then place it."""
+        reservation = await self._guard.reserve(order.client, order.phone)
         try:
-            return await self._store.begin(order.phone, new_code, new_call)
+            begun = await self._begin(order, new_code, new_call)
+        except Exception:
+            await self._guard.refund(reservation)
+            raise
+        call = begun.record.call
+        assert call is not None  # noqa: S101 - begin() always starts or joins a call
+        if begun.is_duplicate:  # another request was quicker
+            await self._guard.refund(reservation)
+            return Sent(begun.record, call, is_duplicate=True, is_confirmed=True)
+        return await self._place(begun.record, call, reservation)
+
+    async def _begin(self, order: SendOrder, new_code: NewCode, new_call: NewCall) -> Begun:
+        try:
+            return await self._store.begin(order.client, order.phone, new_code, new_call)
         except CallStillLive as left_over:
             if not left_over.record.is_final:
                 raise
             await self._end_left_over_call(left_over)
-            return await self._store.begin(order.phone, new_code, new_call)
+            return await self._store.begin(order.client, order.phone, new_code, new_call)
 
     async def _end_left_over_call(self, left_over: CallStillLive) -> None:
         """Hang up the call of a verification that has ended, before the number is called anew.
@@ -146,7 +169,8 @@ class OtpService:
         needed = self._writer.whole_call_seconds(code_length, max_replays, language)
         return min(math.ceil(needed), self._policy.time_limit_seconds)
 
-    async def _place(self, record: Verification, call: Call, provider: VoiceProvider) -> Sent:
+    async def _place(self, record: Verification, call: Call, reservation: Reservation) -> Sent:
+        provider = self._provider_of(call)
         order = CallOrder(
             to=record.phone,
             from_number=call.from_number,
@@ -159,45 +183,61 @@ class OtpService:
             call_id = await provider.place_call(order)
         except CallOutcomeUnknown as error:
             log_call(logging.WARNING, f"call not confirmed: {error}", record, call)
-            record = await self._store.find(record.id) or record  # a callback may have told us meanwhile
+            await self._count_towards_share(record, call)
+            record = await self._store.find_by_id(record.id) or record  # a callback may have told us meanwhile
             call = record.call or call
             return Sent(record, call, is_duplicate=False, is_confirmed=bool(call.call_id))
         except ProviderError as error:
             await self._store.fail_call(record.id, call.number, EndReason.FAILED, error.code)
+            await self._guard.refund(reservation, keep_client_quota=True)
             log_call(logging.WARNING, f"call not placed: {error}", record, call)
             raise
         log_call(logging.INFO, "call placed", record, call)
+        await self._count_towards_share(record, call)
         record = await self._store.name_call(record.id, call.number, call_id) or record
         if record.status is Status.CANCELLED:  # while we were waiting for the carrier
             await hang_up_if_possible(provider, call_id)
         return Sent(record, record.call or call, is_duplicate=False, is_confirmed=True)
 
-    async def verify(self, key: str, candidate: str) -> Checked:
-        """Check a code, which uses up one attempt. Raises: StoreUnavailable."""
-        checked = await self._store.check(key, candidate)
-        if checked.record is not None:
-            logger.info(
-                "code checked: %s",
-                checked.outcome.value,
-                extra={"verification": short_id(checked.record.id), "phone": mask(checked.record.phone)},
-            )
+    async def _count_towards_share(self, record: Verification, call: Call) -> None:
+        if call.number == 1:
+            await self._guard.on_placed(record)
+
+    async def verify(self, caller: Caller, key: str, candidate: str) -> Checked:
+        """Check a code, which uses up one attempt. Raises: LimitReached, NumberLocked, StoreUnavailable."""
+        reservation = await self._protection.budgets.reserve_wrong_code(*caller)
+        outcome = None
+        try:
+            checked = await self._store.check(caller.client, key, candidate)
+            outcome = checked.outcome
+        finally:
+            if outcome is not Outcome.INCORRECT:
+                await self._protection.budgets.refund(reservation)
+        if outcome is Outcome.CORRECT and checked.record is not None:
+            await self._guard.on_verified(checked.record)
         return checked
 
-    async def status(self, key: str) -> Verification | None:
-        """The newest verification of a number, or the one with this id. Raises: StoreUnavailable."""
-        return await self._store.find(key)
+    async def status(self, client: str, key: str) -> Verification | None:
+        """The client's newest verification of a number, or its one with this id.
+
+        Raises: LimitReached, StoreUnavailable.
+        """
+        record = await self._store.find(client, key)
+        if record is not None:
+            await self._protection.budgets.count_read(record.id)
+        return record
 
     def seconds_left(self, record: Verification) -> int:
         """Whole seconds for which the code can still be right, rounded up."""
         return 0 if record.is_final else max(0, math.ceil(record.expires_at - self._clock.now()))
 
-    async def cancel(self, key: str) -> tuple[Verification, bool] | None:
+    async def cancel(self, client: str, key: str) -> tuple[Verification, bool] | None:
         """Make a code worthless and end its call; whether a live call was ended.
 
         None when there is neither a code that can be right nor a live call. Raises: StoreUnavailable.
         """
-        cancelled = await self._store.cancel(key)
-        record = cancelled or await self._store.find(key)
+        cancelled = await self._store.cancel(client, key)
+        record = cancelled or await self._store.find(client, key)
         call = record.live_call if record is not None else None
         if record is None or (cancelled is None and call is None):
             return None
@@ -213,10 +253,14 @@ class OtpService:
         )
 
     async def expire(self) -> None:
-        """Let due deadlines take effect."""
+        """Let due deadlines take effect, and forget what protection has no use for any more."""
         some_are_left = True
         while some_are_left:
-            some_are_left = await self._store.expire()
+            records, verifications_are_left = await self._store.expire()
+            counts_are_left = await self._protection.store.expire()
+            for record in records:
+                log_verification(logging.INFO, "code expired", record)
+            some_are_left = verifications_are_left or counts_are_left
             await asyncio.sleep(0)  # let requests in between two batches
 
     async def ask_about_silent_calls(self) -> None:

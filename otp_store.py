@@ -8,12 +8,12 @@ import msgspec
 
 import verification as steps
 from clock import Clock
+from number_failures import NumberFailures
+from phone_numbers import line_key
 from sealing import Sealer
 from timer_wheel import TimerWheel
 from verification import Call, NewCall, Status, Verification, draw_verification_id
 from voice_provider import CallEvent, EndReason
-
-FAILURE_MEMORY_SECONDS = 24 * 3600
 
 
 class StoreUnavailable(Exception):
@@ -24,18 +24,11 @@ class StoreFull(StoreUnavailable):
     """As many verifications are under way as the store can hold."""
 
 
-class NumberLocked(Exception):
-    """Too many wrong codes in a row for one number, over all its codes."""
-
-    def __init__(self, retry_after_seconds: int) -> None:
-        super().__init__("too many wrong codes in a row for this number")
-        self.retry_after_seconds = retry_after_seconds
-
-
 class CallStillLive(Exception):
     """The live call of this number cannot stand for the one that was asked for.
 
-    Either the verification that it belongs to has ended, or it reads another code than the backend's own.
+    Either the verification that it belongs to has ended, or is another client's, or it reads another code than the
+    backend's own.
     """
 
     def __init__(self, record: Verification) -> None:
@@ -80,30 +73,43 @@ class Checked(NamedTuple):
 class OtpStore(Protocol):
     """Every method is one atomic step. A `key` is a phone number in E.164 or a verification id.
 
-    All of them raise StoreUnavailable when the store cannot answer.
+    A verification belongs to the client that began it, and is unknown to all others. What protects a number counts
+    over all clients: its one live call, and its wrong codes.
+    All methods raise StoreUnavailable when the store cannot answer.
     """
 
-    async def begin(self, phone: str, new_code: NewCode, new_call: NewCall) -> Begun:
-        """Reserve the one live call of a number: for a new verification, or for the one under way.
+    async def begin(self, client: str, phone: str, new_code: NewCode, new_call: NewCall) -> Begun:
+        """Reserve the one live call of a number: for a new verification, or for the client's one under way.
 
         A resend keeps the deadline and the attempts, and, unless codes are to be new, the code.
         Raises: StoreFull, NumberLocked, CallStillLive.
         """
         ...
 
-    async def find(self, key: str) -> Verification | None:
-        """The newest verification of a number, or the one with this id."""
+    async def join(self, client: str, phone: str, new_code: NewCode) -> Verification | None:
+        """The verification whose live call can stand for what is asked for; it is what `begin` would return."""
+        ...
+
+    async def find(self, client: str, key: str) -> Verification | None:
+        """The client's newest verification of a number, or its one with this id."""
+        ...
+
+    async def find_by_id(self, verification_id: str) -> Verification | None:
+        """A verification of any client, for what carries its own proof."""
         ...
 
     async def find_by_call_id(self, provider: str, call_id: str) -> Verification | None:
         """The verification whose live call has this carrier's call id."""
         ...
 
-    async def check(self, key: str, candidate: str) -> Checked:
-        """Count an attempt, compare, and consume the code when it is right."""
+    async def check(self, client: str, key: str, candidate: str) -> Checked:
+        """Count an attempt, compare, and consume the code when it is right.
+
+        Raises: NumberLocked while wrong codes of the number are being waited out; nothing is compared then.
+        """
         ...
 
-    async def cancel(self, key: str) -> Verification | None:
+    async def cancel(self, client: str, key: str) -> Verification | None:
         """Make the code worthless; None when there is none to cancel."""
         ...
 
@@ -136,8 +142,8 @@ class OtpStore(Protocol):
         """A reading of the code was played to its end, perhaps followed by a key that means nothing."""
         ...
 
-    async def expire(self, limit: int = 250) -> bool:
-        """Let due deadlines take effect, at most `limit` of them; whether some may be left."""
+    async def expire(self, limit: int = 250) -> "Expired":
+        """Let due deadlines take effect, at most `limit` of them."""
         ...
 
     async def take_overdue_calls(self, limit: int = 100) -> list[Verification]:
@@ -145,9 +151,11 @@ class OtpStore(Protocol):
         ...
 
 
-class _Failures(NamedTuple):
-    in_a_row: int
-    forget_at: float
+class Expired(NamedTuple):
+    """Verifications whose code was still running at its deadline, each told once."""
+
+    records: list[Verification]
+    some_are_left: bool
 
 
 class StoreRules(msgspec.Struct, frozen=True):
@@ -172,35 +180,50 @@ class MemoryOtpStore:
         self._clock = clock
         self._rules = rules
         self._by_id: dict[str, Verification] = {}
-        self._newest_of_phone: dict[str, str] = {}
+        self._newest: defaultdict[str, dict[str, str]] = defaultdict(dict)  # client, phone
+        self._called: dict[str, str] = {}  # the verification whose call is live, by line key
         self._by_live_call: defaultdict[str, dict[str, str]] = defaultdict(dict)  # provider, call id
         self._ended: OrderedDict[str, float] = OrderedDict()  # in the order of their ends, with the time of each
-        self._failures: dict[str, _Failures] = {}
+        self._failures = NumberFailures(rules.max_failures_per_number)
         self._deadlines: TimerWheel[str] = TimerWheel()
         self._overdue: TimerWheel[str] = TimerWheel()
-        self._forgettable_failures: TimerWheel[str] = TimerWheel()
 
-    async def begin(self, phone: str, new_code: NewCode, new_call: NewCall) -> Begun:
+    async def begin(self, client: str, phone: str, new_code: NewCode, new_call: NewCall) -> Begun:
         now = self._clock.now()
-        self._refuse_locked(phone, now)
-        record = self._current(phone, now)
-        if record is not None and record.live_call is not None:
-            if record.is_final or self._is_another_code(record, new_code):
-                raise CallStillLive(record)
-            return Begun(record, is_duplicate=True)
+        self._failures.refuse_waiting(phone, now)
+        live = self._with_live_call(phone, now)
+        if live is not None:
+            if not self._can_stand_for(live, client, phone, new_code):
+                raise CallStillLive(live)
+            return Begun(live, is_duplicate=True)
+        record = self._current(client, phone, now)
         if record is not None and not record.is_final:
             record = self._with_new_code(record, new_code, now)
         else:
-            record = self._create(phone, new_code, now)
+            record = self._create(client, phone, new_code, now)
         record = self._save(steps.start_call(record, new_call, now))
         self._watch_call(record, now)
         return Begun(record, is_duplicate=False)
 
-    def _create(self, phone: str, new_code: NewCode, now: float) -> Verification:
+    async def join(self, client: str, phone: str, new_code: NewCode) -> Verification | None:
+        live = self._with_live_call(phone, self._clock.now())
+        return live if live is not None and self._can_stand_for(live, client, phone, new_code) else None
+
+    def _with_live_call(self, phone: str, now: float) -> Verification | None:
+        verification_id = self._called.get(line_key(phone))
+        record = self._up_to_date(self._by_id.get(verification_id), now) if verification_id is not None else None
+        return record if record is not None and record.live_call is not None else None
+
+    def _can_stand_for(self, live: Verification, client: str, phone: str, new_code: NewCode) -> bool:
+        is_own = live.client == client and live.phone == phone
+        return is_own and not live.is_final and not self._is_another_code(live, new_code)
+
+    def _create(self, client: str, phone: str, new_code: NewCode, now: float) -> Verification:
         self._make_room()
         verification_id = draw_verification_id()
         record = Verification(
             id=verification_id,
+            client=client,
             phone=phone,
             sealed_code=self._sealer.seal(new_code.code, verification_id),
             created_at=now,
@@ -210,7 +233,7 @@ class MemoryOtpStore:
             attempts_left=self._rules.max_attempts,
             reference=new_code.reference,
         )
-        self._newest_of_phone[phone] = verification_id
+        self._newest[client][phone] = verification_id
         self._deadlines.add(record.expires_at, verification_id)
         return steps.note(record, "created", now)
 
@@ -232,33 +255,34 @@ class MemoryOtpStore:
         sealed = self._sealer.seal(new_code.code, record.id)
         return steps.note(msgspec.structs.replace(record, sealed_code=sealed), "code_replaced", now)
 
-    async def find(self, key: str) -> Verification | None:
-        return self._current(key, self._clock.now())
+    async def find(self, client: str, key: str) -> Verification | None:
+        return self._current(client, key, self._clock.now())
+
+    async def find_by_id(self, verification_id: str) -> Verification | None:
+        return self._up_to_date(self._by_id.get(verification_id), self._clock.now())
 
     async def find_by_call_id(self, provider: str, call_id: str) -> Verification | None:
         verification_id = self._by_live_call[provider].get(call_id)
-        return await self.find(verification_id) if verification_id is not None else None
+        return await self.find_by_id(verification_id) if verification_id is not None else None
 
-    async def check(self, key: str, candidate: str) -> Checked:
+    async def check(self, client: str, key: str, candidate: str) -> Checked:
         now = self._clock.now()
-        record = self._current(key, now)
-        if record is None or record.status in (Status.VERIFIED, Status.EXPIRED, Status.CANCELLED):
-            return Checked(Outcome.NOT_FOUND, record)
-        if (
-            record.status is Status.LOCKED
-            or self._failures_of(record.phone, now) >= self._rules.max_failures_per_number
-        ):
-            return Checked(Outcome.TOO_MANY_ATTEMPTS, record)
+        record = self._current(client, key, now)
+        if record is None or record.is_final:
+            self._sealer.pretend_to_match(candidate)  # so that this takes as long as a comparison
+            is_locked = record is not None and record.status is Status.LOCKED
+            return Checked(Outcome.TOO_MANY_ATTEMPTS if is_locked else Outcome.NOT_FOUND, record)
+        self._failures.refuse_waiting(record.phone, now)
         record = self._save(steps.take_attempt(record))
         if self._sealer.matches(record.sealed_code, record.id, candidate):
-            self._forgive(record.phone, now)
+            self._failures.forgive(record.phone, now)
             return Checked(Outcome.CORRECT, self._save(steps.finish(record, Status.VERIFIED, now)))
-        self._count_failure(record.phone, now)
+        self._failures.count(record.phone, now)
         return Checked(Outcome.INCORRECT, self._save(steps.fail_attempt(record, now)))
 
-    async def cancel(self, key: str) -> Verification | None:
+    async def cancel(self, client: str, key: str) -> Verification | None:
         now = self._clock.now()
-        record = self._current(key, now)
+        record = self._current(client, key, now)
         if record is None or record.is_final:
             return None
         return self._save(steps.finish(record, Status.CANCELLED, now))
@@ -304,16 +328,14 @@ class MemoryOtpStore:
         record = steps.end_reading(record, reading, now)
         return self._save(steps.count_wrong_key(record, now) if wrong_key else record)
 
-    async def expire(self, limit: int = 250) -> bool:
+    async def expire(self, limit: int = 250) -> Expired:
         now = self._clock.now()
         due = self._deadlines.take(now, limit)
-        for verification_id in due:
-            self._current(verification_id, now)
-        forgettable = self._forgettable_failures.take(now, limit)
-        for phone in forgettable:
-            self._forget_failures(phone, now)
+        records = [self._up_to_date(self._by_id.get(verification_id), now) for verification_id in due]
+        forgiven = self._failures.expire(now, limit)
         forgotten = self._forget_ended(now - self._rules.retention_seconds, limit)
-        return max(len(due), len(forgettable), forgotten) >= limit
+        expired = [record for record in records if record is not None and record.status is Status.EXPIRED]
+        return Expired(expired, max(len(due), forgiven, forgotten) >= limit)
 
     def _forget_ended(self, ended_before: float, limit: int) -> int:
         forgotten = 0
@@ -330,7 +352,7 @@ class MemoryOtpStore:
         overdue: list[Verification] = []
         while len(overdue) < limit and (due := self._overdue.take(now, limit - len(overdue))):
             for verification_id in due:
-                record = self._current(verification_id, now)
+                record = self._up_to_date(self._by_id.get(verification_id), now)
                 if record is None or record.live_call is None:
                     continue
                 if record.live_call.overdue_at <= now and not record.live_call.was_looked_up:
@@ -339,12 +361,17 @@ class MemoryOtpStore:
                 self._watch_call(record, now)
         return overdue
 
-    def _current(self, key: str, now: float) -> Verification | None:
+    def _current(self, client: str, key: str, now: float) -> Verification | None:
+        if not key.startswith("vrf_"):
+            key = self._newest[client].get(key, "")
+        record = self._by_id.get(key)
+        return self._up_to_date(record, now) if record is not None and record.client == client else None
+
+    def _up_to_date(self, record: Verification | None, now: float) -> Verification | None:
         """The record as it is now: deadlines count also when nobody has called `expire` since they passed."""
-        record = self._by_id.get(key if key.startswith("vrf_") else self._newest_of_phone.get(key, ""))
         if record is None:
             return None
-        if now >= record.expires_at and not record.is_final:
+        if not record.is_final and steps.is_due(record, now, self._clock.wall()):
             record = self._save(steps.finish(record, Status.EXPIRED, now))
         call = record.live_call
         if call is not None and now >= call.overdue_at + steps.NEWS_GRACE_SECONDS:
@@ -352,7 +379,7 @@ class MemoryOtpStore:
         return record
 
     def _with_newest_call(self, verification_id: str, call_number: int) -> Verification | None:
-        record = self._current(verification_id, self._clock.now())
+        record = self._up_to_date(self._by_id.get(verification_id), self._clock.now())
         is_newest = record is not None and record.call is not None and record.call.number == call_number
         return record if is_newest else None
 
@@ -361,14 +388,19 @@ class MemoryOtpStore:
         self._by_id[record.id] = record
         if record.is_final and (before is None or not before.is_final):
             self._ended[record.id] = self._clock.now()
-        self._index_call(record.id, before.call if before else None, record.call)
+        self._index_call(record, before.call if before else None, record.call)
         return record
 
-    def _index_call(self, verification_id: str, before: Call | None, call: Call | None) -> None:
-        if before is not None and before.is_live and before.call_id:
+    def _index_call(self, record: Verification, before: Call | None, call: Call | None) -> None:
+        if before is call:
+            return
+        if before is not None and before.is_live:
             self._by_live_call[before.provider].pop(before.call_id, None)
-        if call is not None and call.is_live and call.call_id:
-            self._by_live_call[call.provider][call.call_id] = verification_id
+            self._called.pop(line_key(record.phone), None)
+        if call is not None and call.is_live:
+            self._called[line_key(record.phone)] = record.id
+            if call.call_id:
+                self._by_live_call[call.provider][call.call_id] = record.id
 
     def _watch_call(self, record: Verification, now: float) -> None:
         if record.call is not None:
@@ -379,38 +411,6 @@ class MemoryOtpStore:
         self._ended.pop(verification_id, None)
         if record is None:
             return
-        if self._newest_of_phone.get(record.phone) == verification_id:
-            del self._newest_of_phone[record.phone]
-        self._index_call(verification_id, record.call, None)
-
-    def _refuse_locked(self, phone: str, now: float) -> None:
-        failures = self._failures.get(phone)
-        if (
-            failures is not None
-            and failures.in_a_row >= self._rules.max_failures_per_number
-            and now < failures.forget_at
-        ):
-            raise NumberLocked(retry_after_seconds=int(failures.forget_at - now) + 1)
-
-    def _failures_of(self, phone: str, now: float) -> int:
-        failures = self._failures.get(phone)
-        return failures.in_a_row if failures is not None and now < failures.forget_at else 0
-
-    def _count_failure(self, phone: str, now: float) -> None:
-        if phone not in self._failures:
-            self._forgettable_failures.add(now + FAILURE_MEMORY_SECONDS, phone)
-        self._failures[phone] = _Failures(self._failures_of(phone, now) + 1, now + FAILURE_MEMORY_SECONDS)
-
-    def _forgive(self, phone: str, now: float) -> None:
-        """Set the count to 0. The entry stays until its timer comes, so that a number never has two timers."""
-        if phone in self._failures:
-            self._failures[phone] = _Failures(0, now + FAILURE_MEMORY_SECONDS)
-
-    def _forget_failures(self, phone: str, now: float) -> None:
-        failures = self._failures.get(phone)
-        if failures is None:
-            return
-        if now >= failures.forget_at:
-            del self._failures[phone]
-        else:
-            self._forgettable_failures.add(failures.forget_at, phone)
+        if self._newest[record.client].get(record.phone) == verification_id:
+            del self._newest[record.client][record.phone]
+        self._index_call(record, record.call, None)

@@ -1,6 +1,7 @@
 """Phone numbers: one canonical E.164 form inside, a masked form outside."""
 
 import re
+from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,9 +17,33 @@ class InvalidPhone(ValueError):
     """The text is not one complete phone number. The message says what to do and never repeats the text."""
 
 
-class _Number(NamedTuple):
+class LineType(StrEnum):
+    """What kind of line a number belongs to, as far as the numbering plan tells."""
+
+    MOBILE = "mobile"
+    FIXED_LINE = "fixed_line"
+    FIXED_LINE_OR_MOBILE = "fixed_line_or_mobile"
+    VOIP = "voip"
+    PREMIUM_RATE = "premium_rate"
+    SHARED_COST = "shared_cost"
+    PERSONAL_NUMBER = "personal_number"
+    TOLL_FREE = "toll_free"
+    PAGER = "pager"
+    UAN = "uan"
+    VOICEMAIL = "voicemail"
+    UNKNOWN = "unknown"
+
+
+_LINE_TYPES = {getattr(phonenumbers.PhoneNumberType, kind.name): kind for kind in LineType}
+
+
+class Number(NamedTuple):
+    """A phone number and what its numbering plan says of it."""
+
     e164: str
     region: str | None
+    """ISO 3166, for example `IN`; None where the number belongs to no region."""
+    line_type: LineType
 
 
 def to_e164(text: str) -> str:
@@ -38,8 +63,21 @@ def region_of(e164: str) -> str | None:
     return _read(e164).region
 
 
+def number_of(e164: str) -> Number:
+    """A number with its region and line type. Raises: InvalidPhone."""
+    return _read(e164)
+
+
+def line_key(e164: str) -> str:
+    """One key for one phone, for what is counted per number.
+
+    An Argentine mobile is valid with and without the 9 after +54, and both may reach it.
+    """
+    return "+54" + e164[4:] if e164.startswith("+549") else e164
+
+
 @lru_cache(maxsize=65_536)
-def _read(text: str) -> _Number:
+def _read(text: str) -> Number:
     if not text.lstrip().startswith("+") and _TOLERATED.fullmatch("+" + text):
         raise InvalidPhone("has no country code: write it as E.164, for example +14155550100")
     if not _TOLERATED.fullmatch(text):
@@ -52,7 +90,8 @@ def _read(text: str) -> _Number:
     region = phonenumbers.region_code_for_number(number)
     if region is None or not phonenumbers.is_valid_number_for_region(number, region) or not _E164.fullmatch(e164):
         raise InvalidPhone("is not a complete number of its country: check the digits")
-    return _Number(e164, None if region == _NON_GEOGRAPHIC else region)
+    line_type = _LINE_TYPES.get(phonenumbers.number_type(number), LineType.UNKNOWN)
+    return Number(e164, None if region == _NON_GEOGRAPHIC else region, line_type)
 
 
 def mask(e164: str) -> str:

@@ -1,7 +1,8 @@
 """Errors as RFC 9457 problem documents: a stable `code`, what is wrong, what to do. No value is ever repeated."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,8 +10,12 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from abuse_guard import DestinationNotAllowed, LimitReached, Quota, SendingStopped, SpendingLimitReached
+from access import AddressLocked, KeyMissing
+from idempotency import KeyReused, StillRunning
 from log_format import log_unexpected
-from otp_store import CallStillLive, NumberLocked, StoreUnavailable
+from number_failures import NumberLocked
+from otp_store import CallStillLive, StoreUnavailable
 from voice_provider import CallRejected, ProviderThrottled, ProviderUnavailable
 
 logger = logging.getLogger(__name__)
@@ -20,6 +25,13 @@ STORE_RETRY_SECONDS = 1
 PROVIDER_RETRY_SECONDS = 5
 
 _TITLES = {
+    "unauthorized": "An API key is needed",
+    "rate_limited": "Too many requests",
+    "destination_not_allowed": "This number may not be called",
+    "spending_limit_reached": "The spending limit is reached",
+    "sending_stopped": "No calls are placed right now",
+    "idempotency_conflict": "The Idempotency-Key belongs to another request",
+    "idempotency_in_progress": "The request with this Idempotency-Key is still running",
     "invalid_request": "The request is not valid",
     "invalid_phone": "The phone number is not valid",
     "unsupported_option": "The option is not available",
@@ -55,6 +67,7 @@ class Problem(Exception):
         *,
         errors: Sequence[FieldError] = (),
         retry_after_seconds: int | None = None,
+        extra_headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -62,6 +75,7 @@ class Problem(Exception):
         self.detail = detail
         self.errors = errors
         self.retry_after_seconds = retry_after_seconds
+        self.extra_headers = extra_headers
 
     def document(self) -> bytes:
         document: dict[str, Any] = {
@@ -76,7 +90,18 @@ class Problem(Exception):
         return msgspec.json.encode(document)
 
     def headers(self) -> dict[str, str]:
-        return {} if self.retry_after_seconds is None else {"retry-after": str(self.retry_after_seconds)}
+        waiting = {} if self.retry_after_seconds is None else {"retry-after": str(self.retry_after_seconds)}
+        return {**waiting, **self.extra_headers}
+
+
+def rate_limit_headers(quota: Quota | None) -> dict[str, str]:
+    """What is left of a limit, as draft-ietf-httpapi-ratelimit-headers-10 writes it."""
+    if quota is None:
+        return {}
+    return {
+        "ratelimit-policy": f'"{quota.name}";q={quota.limit};w={quota.window_seconds}',
+        "ratelimit": f'"{quota.name}";r={quota.remaining};t={quota.reset_seconds}',
+    }
 
 
 class ProblemDocument(BaseModel):
@@ -113,8 +138,26 @@ def problem_of(error: Exception) -> Problem:
     match error:
         case Problem():
             return error
+        case KeyMissing():
+            detail = "send one of this service's keys with the header Authorization: Bearer <key>"
+            return Problem(401, "unauthorized", detail, extra_headers={"www-authenticate": "Bearer"})
+        case AddressLocked():
+            detail = "too many wrong API keys came from this address: try again later"
+            return Problem(429, "rate_limited", detail, retry_after_seconds=error.retry_after_seconds)
+        case DestinationNotAllowed():
+            return Problem(403, "destination_not_allowed", "calls to this number are not allowed here")
+        case SendingStopped():
+            return Problem(503, "sending_stopped", "the operator of this service has stopped its calls")
+        case LimitReached():
+            return _limit_problem(error)
+        case KeyReused():
+            detail = "an earlier request with this Idempotency-Key had another body: use a new key"
+            return Problem(422, "idempotency_conflict", detail)
+        case StillRunning():
+            detail = "the first request with this Idempotency-Key has no answer yet: try again"
+            return Problem(409, "idempotency_in_progress", detail, retry_after_seconds=1)
         case NumberLocked():
-            detail = "too many wrong codes in a row for this number: it can be called again later"
+            detail = "too many wrong codes in a row for this number: try again later"
             return Problem(429, "too_many_failures", detail, retry_after_seconds=error.retry_after_seconds)
         case CallStillLive():
             detail = "a call to this number is live and cannot be replaced: wait until it has ended, or cancel it"
@@ -134,6 +177,20 @@ def problem_of(error: Exception) -> Problem:
         case _:
             log_unexpected(error, "request")
             return Problem(500, "internal_error", "an unexpected error; the log of this service says where")
+
+
+def _limit_problem(error: LimitReached) -> Problem:
+    if isinstance(error, SpendingLimitReached):
+        code, detail = "spending_limit_reached", "this service has reached its limit of spending on calls"
+    else:
+        code, detail = "rate_limited", "too many requests of this kind: try again later"
+    return Problem(
+        429,
+        code,
+        detail,
+        retry_after_seconds=error.retry_after_seconds,
+        extra_headers=rate_limit_headers(error.quota),
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -161,6 +218,8 @@ def _describe_problems(document: dict[str, Any]) -> None:
     schema = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(schema.pop("$defs", {}))
     schemas["ProblemDocument"] = schema
+    scheme = {"type": "http", "scheme": "bearer", "description": "one of API_KEYS, or of OPERATOR_KEYS"}
+    document["components"]["securitySchemes"] = {"key": scheme}
     # FastAPI adds a 422 of its own to every route with a parameter; these routes never send it.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)

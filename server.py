@@ -23,7 +23,9 @@ from starlette.routing import BaseRoute, Mount
 import app_api
 import ops
 import problems
+import setting_values
 import webhooks
+from abuse_guard import MONEY
 from call_flow import CallFlow
 from call_links import CallLinks
 from call_script import ScriptWriter, load_spoken_texts
@@ -34,6 +36,7 @@ from log_format import set_up_logging
 from ops import Readiness
 from otp_service import CallPolicy, OtpService
 from otp_store import MemoryOtpStore, StoreRules
+from protection import Protection, guard_policy, open_protection
 from sealing import Sealer
 from settings import BadSettings, MachineDetection, NoInput, ResendCode, Settings, is_tunnel, load_settings
 from simulator import phone, vobiz_api
@@ -46,6 +49,7 @@ from voice_provider import Providers, SignaturePolicy
 
 ROOT = Path(__file__).parent
 SIMULATOR_API_PATH = "/simulator/api/v1"
+QUIET_PATHS = ("/simulator/", "/web/", "/phone")  # the simulated network and its page log for themselves, or not
 DRAIN_SECONDS = 20
 BACKLOG = 2048
 
@@ -59,14 +63,16 @@ def create_app(
     http = http or open_http_client(settings.provider_deadline_seconds)
     carrier = _simulated_carrier(settings) if settings.uses_simulator else None
     config = _simulator_config(settings, carrier.account) if carrier else _vobiz_config(settings)
-    service, flow = _services(settings, clock, VobizClient(config, http, settings.provider_names[0]))
+    protection = open_protection(settings, clock)
+    service, flow = _services(settings, clock, VobizClient(config, http, settings.provider_names[0]), protection)
     readiness = Readiness()
     app = LeanApp(
         redirect_slashes=False,  # its redirects would be built from the Host header
         title="Voice OTP",
         version="0.1.0",
         description="One-time codes by phone call, self-hosted.",
-        routes=_routes(settings, service, flow, readiness, carrier),
+        routes=_routes(settings, clock, service, flow, protection, readiness, carrier),
+        quiet_paths=QUIET_PATHS,
         lifespan=_lifespan(service, readiness, carrier, http),
         # Spans and error records would hold paths and messages, and with them numbers and call tokens.
         telemetry={"tracing": False, "metrics": False, "logs": False},
@@ -110,7 +116,9 @@ def _simulator_config(settings: Settings, account: Account) -> VobizConfig:
     )
 
 
-def _services(settings: Settings, clock: Clock, client: VobizClient) -> tuple[OtpService, CallFlow]:
+def _services(
+    settings: Settings, clock: Clock, client: VobizClient, protection: Protection
+) -> tuple[OtpService, CallFlow]:
     sealer = Sealer(settings.otp_secrets or (secrets.token_urlsafe(32),))
     rules = StoreRules(
         max_attempts=settings.max_attempts,
@@ -131,8 +139,8 @@ def _services(settings: Settings, clock: Clock, client: VobizClient) -> tuple[Ot
     if writer.choose_language(settings.default_language, client.from_number, client.languages) is None:
         raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken: use one of {', '.join(client.languages)}"])
     providers = Providers({client.name: client})
-    service = OtpService(store, providers, writer, links, policy, clock)
-    return service, CallFlow(store, providers, writer, links)
+    service = OtpService(store, providers, writer, links, policy, protection, clock)
+    return service, CallFlow(store, providers, writer, links, protection, clock)
 
 
 def _simulated_carrier(settings: Settings) -> Carrier:
@@ -152,16 +160,20 @@ def _simulated_carrier(settings: Settings) -> Carrier:
 
 def _routes(
     settings: Settings,
+    clock: Clock,
     service: OtpService,
     flow: CallFlow,
+    protection: Protection,
     readiness: Readiness,
     carrier: Carrier | None,
 ) -> list[BaseRoute]:
     routes = [
-        *app_api.routes(service, settings),
+        *app_api.routes(service, protection, settings),
         *webhooks.routes(flow),
         *ops.routes(service, readiness, list(settings.provider_names)),
     ]
+    if settings.operator_keys.get_secret_value() or (settings.is_open and settings.uses_simulator):
+        routes += ops.block_routes(protection, clock)
     if carrier is not None:
         limit = Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
         api = Mount(SIMULATOR_API_PATH, routes=vobiz_api.routes(carrier), middleware=[limit])
@@ -229,6 +241,7 @@ def main() -> int:
         app,
         log_config=None,
         access_log=False,  # it writes paths, which hold numbers and call tokens
+        proxy_headers=False,  # a sender's word on its address counts only where TRUSTED_PROXIES says so
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
@@ -282,16 +295,25 @@ def banner(settings: Settings) -> str:
     lines = [f"voice-otp  carrier: {settings.provider_names[0]}  public URL: {url}  answer URL: {url}/answer"]
     if settings.uses_simulator:
         lines.append(f"           a phone in your browser: http://localhost:{settings.http_port}/phone")
+    if not settings.uses_simulator:
+        policy = guard_policy(settings)
+        lines.append(
+            f"           spending limits: {settings.spend_per_hour} an hour, {settings.spend_per_day} a day, "
+            f"at {policy.highest_price / MONEY:g} for a call without a price"
+        )
     lines += [f"           not protected: {risk}" for risk in _risks(settings)]
     return "\n".join(lines)
 
 
 def _risks(settings: Settings) -> list[str]:
     risks = []
-    if not settings.uses_simulator:
-        risks.append("anyone who reaches this port can place calls; keep it behind a gateway of yours")
-        if settings.webhook_signatures is SignaturePolicy.WHEN_PRESENT:
-            risks.append("callbacks without signature are let in by their call token (WEBHOOK_SIGNATURES)")
+    if settings.is_open:
+        what = "simulated calls" if settings.uses_simulator else "calls"
+        risks.append(f"no API_KEYS are set: anyone who reaches this port can place {what}")
+    if not settings.uses_simulator and settings.webhook_signatures is SignaturePolicy.WHEN_PRESENT:
+        risks.append("callbacks without signature are let in by their call token (WEBHOOK_SIGNATURES)")
+    if not settings.uses_simulator and settings.allowed_regions == setting_values.EVERYWHERE:
+        risks.append("every region may be called (ALLOWED_REGIONS)")
     if is_tunnel(settings.public_url):
         risks.append("calls pass through a tunnel, whose operator can read the codes; use it for development only")
     return risks

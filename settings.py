@@ -1,13 +1,16 @@
 """Environment to one frozen Settings. Nothing else reads the environment."""
 
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+import setting_values
+from abuse_guard import Monitor
 from phone_numbers import InvalidPhone, to_e164
 from voice_provider import SignaturePolicy
 
@@ -54,6 +57,24 @@ class NoInput(StrEnum):
     POST = "post"
 
 
+# Settings that hold several values, or money, with what reads them.
+_LISTS: dict[str, Callable[[str], object]] = {
+    "api_keys": setting_values.client_keys,
+    "operator_keys": setting_values.client_keys,
+    "trusted_proxies": setting_values.networks,
+    "allowed_regions": setting_values.regions,
+    "allowed_line_types": setting_values.line_types,
+    "blocked": setting_values.block_targets,
+    "safe_prefixes": setting_values.prefixes,
+    "client_quotas": setting_values.quotas,
+    "call_prices": setting_values.prices,
+    "spend_per_hour": setting_values.millionths,
+    "spend_per_day": setting_values.millionths,
+    "client_spend_per_hour": setting_values.millionths,
+    "client_spend_per_day": setting_values.millionths,
+}
+
+
 class Settings(BaseSettings):
     """Every setting, with the meaning that `.env.example` gives it. Build it with `load_settings`."""
 
@@ -76,6 +97,38 @@ class Settings(BaseSettings):
     fallback_public_url: str = ""
     webhook_signatures: SignaturePolicy = SignaturePolicy.WHEN_PRESENT
 
+    api_keys: SecretStr = SecretStr("")
+    operator_keys: SecretStr = SecretStr("")
+    allow_anonymous: bool = False
+    trusted_proxies: str = ""
+
+    allowed_regions: str = ""
+    allowed_line_types: str = "mobile,fixed_line,fixed_line_or_mobile"
+    blocked: str = ""
+    safe_prefixes: str = ""
+    resend_after_seconds: int = Field(30, ge=0, le=600)
+    sends_per_ten_minutes: int = Field(5, ge=0)
+    sends_per_day: int = Field(10, ge=0)
+    prefix_sends_per_hour: int = Field(20, ge=0)
+    region_sends_per_hour: int = Field(500, ge=0)
+    client_sends_per_hour: int = Field(1000, ge=0)
+    client_quotas: str = ""
+    destination_block_seconds: int = Field(43_200, ge=0, le=604_800)
+    call_prices: str = ""
+    spend_per_hour: str = "100"
+    spend_per_day: str = "500"
+    client_spend_per_hour: str = "0"
+    client_spend_per_day: str = "0"
+    conversion_monitor: Monitor = Monitor.BLOCK
+    conversion_min_share: float = Field(0.35, ge=0, le=1)
+    conversion_min_verifications: int = Field(20, ge=1)
+
+    require_verification_id: bool = False
+    client_wrong_codes_per_hour: int = Field(1000, ge=0)
+    wrong_codes_per_day: int = Field(50_000, ge=0)
+    status_reads_per_minute: int = Field(60, ge=0)
+
+    workers: int = Field(1, ge=1)
     otp_secret: SecretStr = SecretStr("")
     app_name: str = Field("your app", min_length=1, max_length=60)
     default_language: str = "en-US"
@@ -84,7 +137,6 @@ class Settings(BaseSettings):
     max_failures_per_number: int = Field(20, ge=5, le=100)
     allow_short_codes: bool = False
     resend_code: ResendCode = ResendCode.SAME
-    resend_after_seconds: int = Field(30, ge=0, le=600)
     store_capacity: int = Field(1_000_000, ge=1)
     status_retention_seconds: int = Field(3600, ge=60, le=86_400)
 
@@ -131,6 +183,13 @@ class Settings(BaseSettings):
             raise ValueError("is not a BCP 47 tag such as en-US")
         return value
 
+    @field_validator(*_LISTS)
+    @classmethod
+    def _list_of_values(cls, value: Any, info: ValidationInfo) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        _LISTS[info.field_name or ""](text)
+        return value
+
     @property
     def uses_simulator(self) -> bool:
         return self.provider_names == ("simulator",)
@@ -151,6 +210,11 @@ class Settings(BaseSettings):
         """The secret for new seals first, then one that is being rotated out; empty when none is set."""
         given = self.otp_secret.get_secret_value()
         return tuple(part.strip() for part in given.split(",")) if given else ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests without an API key are let in."""
+        return not self.api_keys.get_secret_value()
 
     @property
     def needs_tunnel(self) -> bool:
@@ -202,12 +266,15 @@ def _contradictions(settings: Settings) -> list[str]:
     if "vobiz" in settings.provider_names:
         problems += _missing_vobiz_settings(settings)
     problems += _url_problems(settings)
+    problems += _exposures(settings)
     if settings.environment is Environment.PRODUCTION and settings.uses_simulator and not settings.providers:
         problems.append(
             "ENVIRONMENT is production, but no carrier is set: to use the simulator, name it in PROVIDERS"
         )
     if settings.environment is Environment.PRODUCTION and settings.needs_tunnel:
         problems.append("PUBLIC_URL is not set: with ENVIRONMENT=production no tunnel is opened")
+    if settings.workers > 1:
+        problems.append("WORKERS is more than 1: the store in memory serves one process")
     if any(len(secret) < 32 for secret in settings.otp_secrets):
         problems.append("OTP_SECRET is too short: use at least 32 characters, e.g. of `openssl rand -hex 32`")
     if len(settings.otp_secrets) > 2:
@@ -223,6 +290,26 @@ def _missing_vobiz_settings(settings: Settings) -> list[str]:
         for name, value in values
         if not value
     ]
+
+
+def _exposures(settings: Settings) -> list[str]:
+    """What would let strangers in, or calls out to anywhere, without anyone having said so."""
+    problems = []
+    is_at_home = settings.uses_simulator and settings.http_host in LOOPBACK_HOSTS
+    if settings.is_open and not settings.allow_anonymous and not is_at_home:
+        problems.append(
+            "API_KEYS is not set: make a key with `openssl rand -hex 32`, "
+            "or set ALLOW_ANONYMOUS=true where a gateway of yours keeps strangers out"
+        )
+    if not settings.uses_simulator and not settings.allowed_regions:
+        problems.append(
+            "ALLOWED_REGIONS is not set: name the regions that may be called, such as IN,US; * opens all of them"
+        )
+    operators = setting_values.client_keys(settings.operator_keys.get_secret_value())
+    clients = setting_values.client_keys(settings.api_keys.get_secret_value())
+    if {key for _, key in operators} & {key for _, key in clients}:
+        problems.append("OPERATOR_KEYS has a key that is in API_KEYS, too: give operators keys of their own")
+    return problems
 
 
 def _url_problems(settings: Settings) -> list[str]:

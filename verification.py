@@ -65,6 +65,9 @@ MAX_TIMELINE_ENTRIES = 24
 # A carrier repeats a request that it got no answer to, three times at the most; documented for Vobiz.
 MAX_FETCHES_PER_READING = 3
 
+# A carrier may still report, and repeat its reports, for this long after a call has ended.
+TOKEN_GRACE_SECONDS = 60
+
 # How long the carrier may stay silent in each state beyond what the call was given, before we ask it.
 NEWS_GRACE_SECONDS = 15
 
@@ -93,6 +96,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     hangup_cause: str = ""
     ring_seconds: int | None = None
     answered_at: float | None = None
+    ended_at: float | None = None
     talk_seconds: int | None = None
     readings: int = 0
     fetches: int = 0
@@ -104,11 +108,16 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     def is_live(self) -> bool:
         return self.state is not CallState.COMPLETED
 
+    def takes_callbacks(self, now: float) -> bool:
+        """Whether its token is still good."""
+        return self.ended_at is None or now < self.ended_at + TOKEN_GRACE_SECONDS
+
 
 class Verification(msgspec.Struct, frozen=True, gc=False):
-    """A code on its way to one phone. `sealed_code` is empty once the code can no longer be right."""
+    """A code on its way to one phone, for one client. `sealed_code` is empty once it can no longer be right."""
 
     id: str
+    client: str
     phone: str
     sealed_code: bytes
     created_at: float
@@ -176,6 +185,11 @@ def start_call(record: Verification, new: NewCall, now: float) -> Verification:
     return note(_replace(record, call=call, status=status), "dialing", now)
 
 
+def is_due(record: Verification, now: float, wall: float) -> bool:
+    """Whether the deadline has passed by either clock: one that stood still or was set lengthens no life."""
+    return now >= record.expires_at or wall >= record.created_wall + (record.expires_at - record.created_at)
+
+
 def finish(record: Verification, status: Status, now: float) -> Verification:
     """Reach a final status, which erases the code. A status that is final already stays."""
     if record.is_final:
@@ -239,6 +253,7 @@ def _end_call(record: Verification, event: CallEvent, now: float) -> Verificatio
         # Needed no more, and a million records are kept.
         overdue_at=call.started_at,
         answered_at=None,
+        ended_at=now,
     )
     ended = note(_replace(record, call=call), "completed", now)
     if ended.is_final or ended.status is Status.DELIVERED:

@@ -122,6 +122,7 @@ CALLBACK_SCHEMA = {
 
 _NONCE = re.compile(r"[0-9]{20}")  # documented: 20 random digits
 _CALL_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_DIGITS = re.compile(r"[0-9*#]{0,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ class VobizClient:
             return None
         return _ended_event(call_id, _texts_of(details), code_field="hangup_cause_code", talk_field="billsec")
 
-    def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> None:
+    def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> str | None:
         """Check the V3 signature: base64(HMAC-SHA256(auth token, URL without query + "." + nonce)).
 
         Documented on concepts/validating-callbacks. Vobiz signs only where the account has credentials
@@ -217,7 +218,7 @@ class VobizClient:
             if must_be_signed or self._config.signature_policy is SignaturePolicy.REQUIRED:
                 raise WebhookRejected("Vobiz callback is not signed: configure credentials for its URL at Vobiz")
             self._warn_of_unsigned_callbacks()
-            return
+            return None
         if not signature or not nonce or not _NONCE.fullmatch(nonce):
             raise WebhookRejected("Vobiz callback has half a V3 signature, or a nonce that is not 20 digits")
         given = signature.encode()
@@ -226,6 +227,7 @@ class VobizClient:
                 "Vobiz callback has a wrong signature: check VOBIZ_AUTH_TOKEN and PUBLIC_URL "
                 "(signed for another host?)"
             )
+        return nonce
 
     def _warn_of_unsigned_callbacks(self) -> None:
         if not self._has_warned:
@@ -252,7 +254,10 @@ class VobizClient:
             logger.info("Vobiz reported an unknown event: %.32r", event)
         if state is CallState.COMPLETED:
             return _ended_event(call_id, fields, code_field="HangupCauseCode", talk_field="Duration")
-        return CallEvent(call_id, state, digits=fields.get("Digits", "")[:32])
+        digits = fields.get("Digits", "")
+        if not _DIGITS.fullmatch(digits):
+            raise WebhookRejected("Vobiz callback has Digits that are no keys", status=400)
+        return CallEvent(call_id, state, digits=digits)
 
     def render(self, script: CallScript, urls: CallUrls) -> bytes:
         return xml_builder.render(script, DIALECT, urls)

@@ -162,9 +162,10 @@ class VoiceProvider(Protocol):
         """What the carrier knows of a call now; None when it does not know it. Raises: ProviderError."""
         ...
 
-    def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> None:
-        """Check the signature of a callback. `must_be_signed` overrides a policy that lets unsigned ones pass.
+    def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> str | None:
+        """Check the signature of a callback; its nonce, or None for an unsigned one that the policy lets pass.
 
+        `must_be_signed` overrides such a policy.
         Raises: WebhookRejected.
         """
         ...

@@ -60,7 +60,7 @@ async def _stored_bytes() -> tuple[int | None, int | None]:
     phones = [phone_number(number) for number in range(STORED)]
     before = _resident()
     for number, phone in enumerate(phones):
-        begun = await store.begin(phone, NewCode("610389", False, 300), _new_call())
+        begun = await store.begin("shop", phone, NewCode("610389", False, 300), _new_call())
         await store.name_call(begun.record.id, 1, _call_id(number))
     under_way = _resident()
     for number, phone in enumerate(phones):
@@ -72,7 +72,7 @@ async def _stored_bytes() -> tuple[int | None, int | None]:
 
 
 async def _live_through(store: MemoryOtpStore, phone: str, call_id: str) -> None:
-    record = await store.find(phone)
+    record = await store.find("shop", phone)
     assert record is not None
     for state in (CallState.RINGING, CallState.ANSWERED):
         await store.record_call_event(record.id, 1, CallEvent(call_id, state))
@@ -80,7 +80,7 @@ async def _live_through(store: MemoryOtpStore, phone: str, call_id: str) -> None
     await store.record_reading_end(record.id, 1, 1)
     ended = CallEvent(call_id, CallState.COMPLETED, hangup_cause="NORMAL_CLEARING 4000", talk_seconds=31)
     await store.record_call_event(record.id, 1, ended)
-    await store.check(phone, "610389")
+    await store.check("shop", phone, "610389")
 
 
 def _new_call() -> NewCall:

@@ -1,16 +1,19 @@
 """What every store must do. A store's test module subclasses `StoreCases` and says how to make one."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
-from otp_store import CallStillLive, NewCode, NumberLocked, OtherCall, OtpStore, Outcome, StoreFull
+from number_failures import NumberLocked
+from otp_store import CallStillLive, NewCode, OtherCall, OtpStore, Outcome, StoreFull
 from sealing import Sealer
 from tests.conftest import FakeTime
 from verification import NewCall, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
+CLIENT = "shop"
 PHONE = "+14155550142"
 OTHER_PHONE = "+14155550143"
 CODE = "012345"
@@ -39,7 +42,7 @@ class StoreCases:
         return self.make_store(fake_time)
 
     async def begin(self, store: OtpStore, phone: str = PHONE, **code: Any) -> Verification:
-        return (await store.begin(phone, new_code(**code), NEW_CALL)).record
+        return (await store.begin(CLIENT, phone, new_code(**code), NEW_CALL)).record
 
     async def end_call(self, store: OtpStore, record: Verification) -> None:
         await store.fail_call(record.id, self.number(record), EndReason.NO_ANSWER, "")
@@ -57,55 +60,55 @@ class StoreCases:
 
     async def test_the_right_code_is_accepted_once(self, store: OtpStore) -> None:
         await self.begin(store)
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.NOT_FOUND
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.NOT_FOUND
 
     async def test_of_many_checks_at_once_one_succeeds(self, store: OtpStore) -> None:
         await self.begin(store)
-        checks = await asyncio.gather(*(store.check(PHONE, CODE) for _ in range(200)))
+        checks = await asyncio.gather(*(store.check(CLIENT, PHONE, CODE) for _ in range(200)))
         assert [check.outcome for check in checks].count(Outcome.CORRECT) == 1
 
     async def test_the_fifth_wrong_code_locks_and_the_right_one_is_refused_then(self, store: OtpStore) -> None:
         await self.begin(store)
         left = []
         for _ in range(5):
-            checked = await store.check(PHONE, "999999")
+            checked = await store.check(CLIENT, PHONE, "999999")
             assert checked.outcome is Outcome.INCORRECT
             assert checked.record is not None
             left.append(checked.record.attempts_left)
         assert left == [4, 3, 2, 1, 0]
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.TOO_MANY_ATTEMPTS
-        record = await store.find(PHONE)
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.TOO_MANY_ATTEMPTS
+        record = await store.find(CLIENT, PHONE)
         assert record is not None
         assert record.status is Status.LOCKED
 
     async def test_of_many_wrong_codes_at_once_five_are_compared(self, store: OtpStore) -> None:
         await self.begin(store)
-        checks = await asyncio.gather(*(store.check(PHONE, "999999") for _ in range(200)))
+        checks = await asyncio.gather(*(store.check(CLIENT, PHONE, "999999") for _ in range(200)))
         assert [check.outcome for check in checks].count(Outcome.INCORRECT) == 5
 
     async def test_a_code_belongs_to_its_number(self, store: OtpStore) -> None:
         await self.begin(store, code="111111")
         await self.begin(store, OTHER_PHONE, code="222222")
-        assert (await store.check(PHONE, "222222")).outcome is Outcome.INCORRECT
+        assert (await store.check(CLIENT, PHONE, "222222")).outcome is Outcome.INCORRECT
 
     async def test_a_verification_is_found_by_its_id_too(self, store: OtpStore) -> None:
         record = await self.begin(store)
-        assert (await store.check(record.id, CODE)).outcome is Outcome.CORRECT
+        assert (await store.check(CLIENT, record.id, CODE)).outcome is Outcome.CORRECT
 
     async def test_nothing_is_known_of_other_numbers_and_ids(self, store: OtpStore) -> None:
         await self.begin(store)
-        assert (await store.check(OTHER_PHONE, CODE)).outcome is Outcome.NOT_FOUND
-        assert await store.find("vrf_" + "0" * 32) is None
+        assert (await store.check(CLIENT, OTHER_PHONE, CODE)).outcome is Outcome.NOT_FOUND
+        assert await store.find(CLIENT, "vrf_" + "0" * 32) is None
 
     async def test_a_code_with_other_characters_than_ascii_is_just_wrong(self, store: OtpStore) -> None:
         await self.begin(store)
-        assert (await store.check(PHONE, "٠١٢٣٤٥")).outcome is Outcome.INCORRECT
+        assert (await store.check(CLIENT, PHONE, "٠١٢٣٤٥")).outcome is Outcome.INCORRECT
 
     async def test_a_code_is_sealed_and_erased_once_it_is_worthless(self, store: OtpStore) -> None:
         record = await self.begin(store)
         assert CODE.encode() not in record.sealed_code
-        verified = (await store.check(PHONE, CODE)).record
+        verified = (await store.check(CLIENT, PHONE, CODE)).record
         assert verified is not None
         assert verified.sealed_code == b""
 
@@ -115,16 +118,16 @@ class StoreCases:
         store = self.make_store(fake_time)
         await self.begin(store, ttl=300)
         fake_time.advance(299.9)
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
         await self.begin(store, OTHER_PHONE, ttl=300)
         fake_time.advance(300)
-        assert (await store.check(OTHER_PHONE, CODE)).outcome is Outcome.NOT_FOUND
+        assert (await store.check(CLIENT, OTHER_PHONE, CODE)).outcome is Outcome.NOT_FOUND
 
     async def test_a_deadline_needs_no_traffic(self, store: OtpStore, fake_time: FakeTime) -> None:
         record = await self.begin(store, ttl=30)
         fake_time.advance(31)
-        assert not await store.expire()
-        expired = await store.find(record.id)
+        assert not (await store.expire()).some_are_left
+        expired = await store.find(CLIENT, record.id)
         assert expired is not None
         assert (expired.status, expired.sealed_code) == (Status.EXPIRED, b"")
 
@@ -134,25 +137,25 @@ class StoreCases:
         for seconds in (31, 58):
             fake_time.advance(seconds)
             await store.expire()
-            assert await store.find(record.id) is not None
+            assert await store.find(CLIENT, record.id) is not None
         fake_time.advance(3)
         await store.expire()
-        assert await store.find(record.id) is None
-        assert await store.find(PHONE) is None
+        assert await store.find(CLIENT, record.id) is None
+        assert await store.find(CLIENT, PHONE) is None
 
     async def test_forgetting_an_old_verification_leaves_the_newer_one_of_its_number(
         self, fake_time: FakeTime
     ) -> None:
         store = self.make_store(fake_time, retention_seconds=60)
         first = await self.begin(store, ttl=30)
-        await store.check(PHONE, CODE)
+        await store.check(CLIENT, PHONE, CODE)
         await self.end_call(store, first)
         fake_time.advance(59)
         second = await self.begin(store, ttl=300)
         fake_time.advance(2)
         await store.expire()
-        assert await store.find(first.id) is None
-        newest = await store.find(PHONE)
+        assert await store.find(CLIENT, first.id) is None
+        newest = await store.find(CLIENT, PHONE)
         assert newest is not None
         assert newest.id == second.id
 
@@ -161,56 +164,56 @@ class StoreCases:
         for number in range(10):
             await self.begin(store, f"+1415555{number:04d}", ttl=30)
         fake_time.advance(40)
-        assert await store.expire(limit=4)
-        assert await store.expire(limit=4)
-        assert not await store.expire(limit=4)
+        assert (await store.expire(limit=4)).some_are_left
+        assert (await store.expire(limit=4)).some_are_left
+        assert not (await store.expire(limit=4)).some_are_left
 
     # Resend
 
     async def test_one_call_at_a_time_for_a_number(self, store: OtpStore) -> None:
-        first = await store.begin(PHONE, new_code(), NEW_CALL)
-        second = await store.begin(PHONE, new_code("999999"), NEW_CALL)
+        first = await store.begin(CLIENT, PHONE, new_code(), NEW_CALL)
+        second = await store.begin(CLIENT, PHONE, new_code("999999"), NEW_CALL)
         assert (first.is_duplicate, second.is_duplicate) == (False, True)
         assert second.record.id == first.record.id
 
     async def test_of_many_sends_at_once_one_starts_a_call(self, store: OtpStore) -> None:
-        begun = await asyncio.gather(*(store.begin(PHONE, new_code(), NEW_CALL) for _ in range(200)))
+        begun = await asyncio.gather(*(store.begin(CLIENT, PHONE, new_code(), NEW_CALL) for _ in range(200)))
         assert [one.is_duplicate for one in begun].count(False) == 1
 
     async def test_a_resend_keeps_code_deadline_and_attempts(self, store: OtpStore, fake_time: FakeTime) -> None:
         first = await self.begin(store)
-        await store.check(PHONE, "999999")
+        await store.check(CLIENT, PHONE, "999999")
         await self.end_call(store, first)
         fake_time.advance(100)
         again = await self.begin(store, code="888888")
         assert (again.id, again.expires_at, again.attempts_left) == (first.id, first.expires_at, 4)
         assert self.number(again) == 2
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
 
     async def test_a_code_that_the_backend_brings_replaces_the_old_one(self, store: OtpStore) -> None:
         first = await self.begin(store)
-        await store.check(PHONE, "999999")
+        await store.check(CLIENT, PHONE, "999999")
         await self.end_call(store, first)
         again = await self.begin(store, code="888888", own=True)
         assert (again.id, again.attempts_left) == (first.id, 4)
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.INCORRECT
-        assert (await store.check(PHONE, "888888")).outcome is Outcome.CORRECT
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.INCORRECT
+        assert (await store.check(CLIENT, PHONE, "888888")).outcome is Outcome.CORRECT
 
     async def test_new_codes_on_resend_kill_the_old_one_at_once(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, replace_code_on_resend=True)
         first = await self.begin(store)
         await self.end_call(store, first)
         await self.begin(store, code="888888")
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.INCORRECT
-        assert (await store.check(PHONE, "888888")).outcome is Outcome.CORRECT
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.INCORRECT
+        assert (await store.check(CLIENT, PHONE, "888888")).outcome is Outcome.CORRECT
 
     async def test_a_verification_that_ended_is_followed_by_a_new_one(self, store: OtpStore) -> None:
         first = await self.begin(store)
-        await store.check(PHONE, CODE)
+        await store.check(CLIENT, PHONE, CODE)
         await self.end_call(store, first)
         second = await self.begin(store, code="888888")
         assert second.id != first.id
-        newest = await store.find(PHONE)
+        newest = await store.find(CLIENT, PHONE)
         assert newest is not None
         assert newest.id == second.id
 
@@ -218,15 +221,17 @@ class StoreCases:
     async def test_the_live_call_of_an_ended_verification_keeps_a_second_one_from_starting(
         self, store: OtpStore, fake_time: FakeTime, end: str
     ) -> None:
-        first = await self.begin(store, ttl=30)
+        first = await self.begin(store, ttl=40)
         for _ in range(5 if end == "locked" else 0):
-            await store.check(PHONE, "999999")
-        if end == "verified":
-            await store.check(PHONE, CODE)
+            await store.check(CLIENT, PHONE, "999999")
+        if end == "locked":
+            fake_time.advance(30)  # the wait that the fifth wrong code costs
+        elif end == "verified":
+            await store.check(CLIENT, PHONE, CODE)
         elif end == "cancelled":
-            await store.cancel(PHONE)
+            await store.cancel(CLIENT, PHONE)
         elif end == "expired":
-            fake_time.advance(31)
+            fake_time.advance(40)
         with pytest.raises(CallStillLive) as live:
             await self.begin(store)
         assert (live.value.record.id, live.value.record.status) == (first.id, end)
@@ -237,56 +242,147 @@ class StoreCases:
         self, store: OtpStore
     ) -> None:
         await self.begin(store, own=True)
-        assert (await store.begin(PHONE, new_code(own=True), NEW_CALL)).is_duplicate
+        assert (await store.begin(CLIENT, PHONE, new_code(own=True), NEW_CALL)).is_duplicate
         with pytest.raises(CallStillLive):
-            await store.begin(PHONE, new_code("888888", own=True), NEW_CALL)
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+            await store.begin(CLIENT, PHONE, new_code("888888", own=True), NEW_CALL)
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
 
     # Failures over all codes of a number
 
-    async def test_wrong_codes_are_counted_over_all_codes_of_a_number(self, store: OtpStore) -> None:
+    async def test_wrong_codes_are_counted_over_all_codes_and_clients_of_a_number(
+        self, store: OtpStore, fake_time: FakeTime
+    ) -> None:
         evaluated = 0
-        for _ in range(4):
-            record = await self.begin(store)
-            for _ in range(5):
-                evaluated += (await store.check(PHONE, "999999")).outcome is Outcome.INCORRECT
-            await self.end_call(store, record)
-        with pytest.raises(NumberLocked) as locked:
-            await self.begin(store)
+        for client in ("shop", "bank") * 15:
+            fake_time.advance(3600)  # the longest wait
+            with contextlib.suppress(NumberLocked):
+                record = (await store.begin(client, PHONE, new_code(), NEW_CALL)).record
+                evaluated += (await store.check(client, PHONE, "999999")).outcome is Outcome.INCORRECT
+                await self.end_call(store, record)
         assert evaluated == 20
-        assert locked.value.retry_after_seconds > 86_000
 
-    async def test_a_running_code_is_not_compared_once_the_number_is_locked(self, fake_time: FakeTime) -> None:
+    async def test_each_wrong_code_from_the_fifth_on_costs_a_longer_wait(
+        self, store: OtpStore, fake_time: FakeTime
+    ) -> None:
+        record = await self.begin(store)
+        for _ in range(5):
+            await store.check(CLIENT, PHONE, "999999")
+        await self.end_call(store, record)
+        waits = []
+        for _ in range(8):
+            with pytest.raises(NumberLocked) as locked:
+                await self.begin(store)
+            waits.append(locked.value.retry_after_seconds)
+            fake_time.advance(waits[-1])
+            record = await self.begin(store)
+            assert (await store.check(CLIENT, PHONE, "999999")).outcome is Outcome.INCORRECT
+            await self.end_call(store, record)
+        assert waits == [30, 60, 120, 240, 480, 960, 1920, 3600]
+
+    async def test_a_running_code_is_not_compared_during_a_wait(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, max_failures_per_number=3)
         await self.begin(store)
         for _ in range(3):
-            await store.check(PHONE, "999999")
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.TOO_MANY_ATTEMPTS
+            await store.check(CLIENT, PHONE, "999999")
+        for candidate in (CODE, "999999"):
+            with pytest.raises(NumberLocked):
+                await store.check(CLIENT, PHONE, candidate)
+        record = await store.find(CLIENT, PHONE)
+        assert record is not None
+        assert record.attempts_left == 2, "nothing was counted either"
+
+    async def test_a_new_code_forgives_nothing(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, max_failures_per_number=8)
+        for waits in ((0, 0, 0, 0), (30, 60, 120, 0)):
+            record = await self.begin(store)
+            for wait in waits:
+                await store.check(CLIENT, PHONE, "999999")
+                fake_time.advance(wait)
+            await store.cancel(CLIENT, PHONE)
+            await self.end_call(store, record)
+        with pytest.raises(NumberLocked):
+            await self.begin(store)
 
     async def test_a_success_forgives_the_failures(self, store: OtpStore) -> None:
         for _ in range(6):
             record = await self.begin(store)
             for _ in range(4):
-                await store.check(PHONE, "999999")
-            assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+                await store.check(CLIENT, PHONE, "999999")
+            assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
             await self.end_call(store, record)
 
     async def test_failures_are_forgotten_a_day_after_the_last_one(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, max_failures_per_number=5)
         for wait in (23 * 3600, 23 * 3600):
             await self.begin(store)
-            await store.check(PHONE, "999999")
+            await store.check(CLIENT, PHONE, "999999")
             fake_time.advance(wait)
             await store.expire()
         await self.begin(store)
         for _ in range(3):
-            await store.check(PHONE, "999999")
+            await store.check(CLIENT, PHONE, "999999")
         with pytest.raises(NumberLocked):
             await self.begin(store)
         fake_time.advance(25 * 3600)
         await store.expire()
         await self.begin(store)
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
+
+    # Clients
+
+    async def test_a_verification_is_its_clients_own(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        for key in (PHONE, record.id):
+            assert await store.find("bank", key) is None
+            assert (await store.check("bank", key, CODE)).outcome is Outcome.NOT_FOUND
+            assert await store.cancel("bank", key) is None
+        found = await store.find_by_id(record.id)
+        assert found is not None
+        assert (found.client, found.attempts_left) == (CLIENT, 5)
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
+
+    async def test_two_clients_have_a_code_each_for_one_number(self, store: OtpStore) -> None:
+        first = await self.begin(store)
+        await self.end_call(store, first)
+        other = (await store.begin("bank", PHONE, new_code("888888"), NEW_CALL)).record
+        assert other.id != first.id
+        assert (await store.check("bank", PHONE, CODE)).outcome is Outcome.INCORRECT
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
+        assert (await store.check("bank", PHONE, "888888")).outcome is Outcome.CORRECT
+
+    async def test_a_number_has_one_live_call_whoever_asked_for_it(self, store: OtpStore) -> None:
+        first = await self.begin(store)
+        with pytest.raises(CallStillLive):
+            await store.begin("bank", PHONE, new_code(), NEW_CALL)
+        await self.end_call(store, first)
+        assert not (await store.begin("bank", PHONE, new_code(), NEW_CALL)).is_duplicate
+
+    async def test_two_spellings_of_one_line_share_its_one_live_call(self, store: OtpStore) -> None:
+        await self.begin(store, "+5491123456789")
+        with pytest.raises(CallStillLive):
+            await self.begin(store, "+541123456789")
+
+    async def test_joining_finds_what_beginning_would_return(self, store: OtpStore) -> None:
+        assert await store.join(CLIENT, PHONE, new_code()) is None
+        record = await self.begin(store, own=True)
+        joined = await store.join(CLIENT, PHONE, new_code(own=True))
+        assert joined is not None
+        assert joined.id == record.id
+        assert await store.join("bank", PHONE, new_code()) is None
+        assert await store.join(CLIENT, PHONE, new_code("888888", own=True)) is None
+        await self.end_call(store, record)
+        assert await store.join(CLIENT, PHONE, new_code()) is None
+
+    # Clocks that are set or stand still
+
+    @pytest.mark.parametrize(("boot", "wall"), [(0, 300), (300, -3600), (1200, 0)])
+    async def test_no_clock_lengthens_the_life_of_a_code(
+        self, store: OtpStore, fake_time: FakeTime, boot: float, wall: float
+    ) -> None:
+        await self.begin(store, ttl=300)
+        fake_time.seconds += boot
+        fake_time.wall_seconds += wall
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.NOT_FOUND
 
     # Room
 
@@ -298,22 +394,22 @@ class StoreCases:
         await self.begin(store, OTHER_PHONE)
         with pytest.raises(StoreFull):
             await self.begin(store, "+14155550144")
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.CORRECT
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
 
     async def test_a_full_store_makes_room_by_forgetting_what_has_ended(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, capacity=2)
         await self.begin(store)
         await self.begin(store, OTHER_PHONE)
-        await store.check(PHONE, CODE)
+        await store.check(CLIENT, PHONE, CODE)
         await self.begin(store, "+14155550144")
-        assert await store.find(PHONE) is None
-        assert await store.find(OTHER_PHONE) is not None
+        assert await store.find(CLIENT, PHONE) is None
+        assert await store.find(CLIENT, OTHER_PHONE) is not None
 
     async def test_remembered_failures_are_never_evicted(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, capacity=2, retention_seconds=0)
         for phone in (PHONE, OTHER_PHONE):
             await self.begin(store, phone, ttl=30)
-            await store.check(phone, "999999")
+            await store.check(CLIENT, phone, "999999")
         fake_time.advance(60)
         await store.expire()
         with pytest.raises(StoreFull):
@@ -323,11 +419,11 @@ class StoreCases:
 
     async def test_a_cancelled_code_is_worthless(self, store: OtpStore) -> None:
         await self.begin(store)
-        cancelled = await store.cancel(PHONE)
+        cancelled = await store.cancel(CLIENT, PHONE)
         assert cancelled is not None
         assert (cancelled.status, cancelled.sealed_code) == (Status.CANCELLED, b"")
-        assert (await store.check(PHONE, CODE)).outcome is Outcome.NOT_FOUND
-        assert await store.cancel(PHONE) is None
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.NOT_FOUND
+        assert await store.cancel(CLIENT, PHONE) is None
 
     # Calls
 
@@ -367,10 +463,12 @@ class StoreCases:
     ) -> None:
         record = await self.begin(store, ttl=30)
         await self.answer_call(store, record)
-        if end == "verified":
-            await store.check(PHONE, CODE)
+        if end == "locked":
+            fake_time.advance(30)  # the wait that the fifth wrong code costs
+        elif end == "verified":
+            await store.check(CLIENT, PHONE, CODE)
         elif end == "cancelled":
-            await store.cancel(PHONE)
+            await store.cancel(CLIENT, PHONE)
         else:
             fake_time.advance(31)
         assert await store.read_code(record.id, 1, 1) is None
@@ -379,7 +477,7 @@ class StoreCases:
         record = await self.begin(store)
         await self.answer_call(store, record)
         await store.record_reading_end(record.id, 1, 1)
-        unread = await store.find(record.id)
+        unread = await store.find(CLIENT, record.id)
         assert unread is not None
         assert unread.status is Status.CALLING, "nothing was fetched yet"
         await store.read_code(record.id, 1, 1)
@@ -407,7 +505,7 @@ class StoreCases:
         assert await store.name_call(record.id, 2, "x") is None
         assert await store.fail_call(record.id, 2, EndReason.FAILED, "") is None
         assert await store.record_reading_end(record.id, 2, 1) is None
-        assert await store.find(record.id) == record
+        assert await store.find(CLIENT, record.id) == record
 
     async def test_any_number_of_silent_calls_is_handed_out_at_once(
         self, store: OtpStore, fake_time: FakeTime
@@ -429,7 +527,7 @@ class StoreCases:
         assert [overdue.id for overdue in await store.take_overdue_calls()] == [record.id]
         assert await store.take_overdue_calls() == []
         fake_time.advance(31)
-        given_up = await store.find(record.id)
+        given_up = await store.find(CLIENT, record.id)
         assert given_up is not None
         assert given_up.call is not None
         assert (given_up.status, given_up.call.end_reason) == (Status.UNDELIVERED, EndReason.UNKNOWN)
@@ -446,7 +544,7 @@ class StoreCases:
             for overdue in await store.take_overdue_calls():
                 asked += 1
                 await store.record_call_event(overdue.id, 1, still_queued)
-        found = await store.find(record.id)
+        found = await store.find(CLIENT, record.id)
         assert found is not None
         assert found.call is not None
         assert (asked, found.call.end_reason) == (21, EndReason.UNKNOWN), "asked for 2 x (30 + 150) s"

@@ -149,7 +149,7 @@ async def test_a_lost_hangup_callback_is_made_good_by_asking_the_carrier(fake_ti
         await service.send(phone)
         await service.calls_over()
         assert (await service.status(phone))["call"]["state"] == "answered"
-        overdue = await service.app.state.service.status(phone)
+        overdue = await service.app.state.service.status("anonymous", phone)
         fake_time.seconds = overdue.call.overdue_at + 2
         await service.app.state.service.ask_about_silent_calls()
         call = (await service.status(phone))["call"]

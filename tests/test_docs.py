@@ -78,7 +78,8 @@ async def test_the_curl_lines_of_the_readme_work_in_order(service: RunningServic
         path = url.removeprefix("http://localhost:8000")
         data = line[line.index("-d") + 1] if "-d" in line else None
         headers = dict([line[line.index("-H") + 1].split(": ")]) if "-H" in line else {}
-        answer = await service.client.request("POST" if data else "GET", path, content=data, headers=headers)
+        method = line[line.index("-X") + 1] if "-X" in line else "GET"
+        answer = await service.client.request(method, path, content=data, headers=headers)
         assert answer.status_code == expected.get(path, 200), line
 
 

@@ -24,6 +24,8 @@ ROUTES = {
     "/ring/{call_token}": "post",
     "/health": "get",
     "/ready": "get",
+    "/blocks": "get",
+    "/blocks/{target}": "put",
 }
 
 

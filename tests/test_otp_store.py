@@ -10,6 +10,7 @@ from sealing import Sealer
 from tests.conftest import FakeTime
 from tests.store_cases import NEW_CALL, SEALER, StoreCases, new_code
 from timer_wheel import TimerWheel
+from verification import Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 
@@ -26,7 +27,7 @@ async def test_a_verification_takes_at_most_one_kilobyte_with_its_whole_call(fak
     states = list(CallState)
     tracemalloc.start()
     for number in numbers:
-        record = (await store.begin(number, new_code(), NEW_CALL)).record
+        record = (await store.begin("shop", number, new_code(), NEW_CALL)).record
         call_id = f"5a9fd4a0-3d4c-11ef-bef9-{number[1:].zfill(12)}"
         for state in states:
             fake_time.advance(0.001)
@@ -45,10 +46,10 @@ async def test_an_attempt_is_kept_before_the_code_is_compared(fake_time: FakeTim
             raise RuntimeError("broken")
 
     store = MemoryOtpStore(BrokenSealer(["secret"]), fake_time.clock, StoreRules())
-    await store.begin("+14155550142", new_code(), NEW_CALL)
+    await store.begin("shop", "+14155550142", new_code(), NEW_CALL)
     with pytest.raises(RuntimeError):
-        await store.check("+14155550142", "012345")
-    record = await store.find("+14155550142")
+        await store.check("shop", "+14155550142", "012345")
+    record = await store.find("shop", "+14155550142")
     assert record is not None
     assert record.attempts_left == 4
 
@@ -56,27 +57,28 @@ async def test_an_attempt_is_kept_before_the_code_is_compared(fake_time: FakeTim
 async def test_expiry_leaves_nothing_behind(fake_time: FakeTime) -> None:
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules(retention_seconds=60))
     for number in range(500):
-        await store.begin(f"+1415{number:07d}", new_code(ttl=30 + number % 50), NEW_CALL)
+        await store.begin("shop", f"+1415{number:07d}", new_code(ttl=30 + number % 50), NEW_CALL)
     for _ in range(200):
         fake_time.advance(1)
-        while await store.expire():
+        while (await store.expire()).some_are_left:
             continue
         await store.take_overdue_calls(1000)
-    assert not any(store._by_live_call.values())
-    store._by_live_call.clear()
+    for by_first in (store._by_live_call, store._newest):
+        assert not any(by_first.values())
+        by_first.clear()
     assert [name for name, value in vars(store).items() if isinstance(value, dict) and value] == []
-    for wheel in (store._deadlines, store._overdue, store._forgettable_failures):
+    for wheel in (store._deadlines, store._overdue, store._failures._forgettable):
         assert vars(wheel) == {"_slots": {}, "_seconds": []}
 
 
 async def test_a_number_has_one_timer_for_its_failures_however_often_it_is_forgiven(fake_time: FakeTime) -> None:
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     for _ in range(50):
-        record = (await store.begin("+14155550142", new_code(), NEW_CALL)).record
-        await store.check("+14155550142", "999999")
-        await store.check("+14155550142", "012345")
+        record = (await store.begin("shop", "+14155550142", new_code(), NEW_CALL)).record
+        await store.check("shop", "+14155550142", "999999")
+        await store.check("shop", "+14155550142", "012345")
         await store.fail_call(record.id, 1, EndReason.FAILED, "")
-    assert sum(map(len, store._forgettable_failures._slots.values())) == 1
+    assert sum(map(len, store._failures._forgettable._slots.values())) == 1
 
 
 def test_a_tick_looks_at_what_is_due_and_at_nothing_else() -> None:
@@ -106,11 +108,16 @@ async def test_the_cost_of_expiry_does_not_grow_with_what_is_not_due(fake_time: 
     """Counts the records that a tick looks at, which does not depend on the machine."""
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     for number in range(5000):
-        await store.begin(f"+1415{number:07d}", new_code(ttl=600), NEW_CALL)
-    await store.begin("+14165550000", new_code(ttl=30), NEW_CALL)
-    looked_at: list[str] = []
-    look = store._current
-    store._current = lambda key, now: (looked_at.append(key), look(key, now))[1]  # type: ignore[method-assign,func-returns-value]
+        await store.begin("shop", f"+1415{number:07d}", new_code(ttl=600), NEW_CALL)
+    await store.begin("shop", "+14165550000", new_code(ttl=30), NEW_CALL)
+    looked_at: list[Verification | None] = []
+    look = store._up_to_date
+
+    def counting_look(record: Verification | None, now: float) -> Verification | None:
+        looked_at.append(record)
+        return look(record, now)
+
+    store._up_to_date = counting_look  # type: ignore[method-assign]
     fake_time.advance(31)
     await store.expire()
     assert len(looked_at) == 1

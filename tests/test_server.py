@@ -21,10 +21,13 @@ import server
 from log_format import ConsoleFormatter, JsonFormatter, set_up_logging
 from server import banner, create_app, main
 from settings import BadSettings, LogFormat, load_settings
-from tests.conftest import VOBIZ_TOKEN, RunningService, run_service
+from tests.conftest import VOBIZ_TOKEN, RunningService, keep_secret, run_service
 
 ROOT = Path(__file__).parent.parent
-VOBIZ = {"vobiz_auth_id": "MA_TEST", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": "+12025550100"}
+KEY = keep_secret("api-key-CANARY-0123456789abcdef")
+GUARDED = {"api_keys": KEY, "allowed_regions": "US"}
+GUARDED_ENVIRONMENT = {name.upper(): value for name, value in GUARDED.items()}
+VOBIZ = {**GUARDED, "vobiz_auth_id": "MA_TEST", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": "+12025550100"}
 
 
 @pytest.fixture(autouse=True)
@@ -81,20 +84,31 @@ def test_it_starts_serves_and_stops_in_order(tmp_path: Path) -> None:
     ("settings", "line"),
     [
         ({"HTTP_PORT": "abc"}, "voice-otp: HTTP_PORT: "),
-        ({"VOBIZ_AUTH_ID": "MA_TEST", "FROM_NUMBER": "+12025550100"}, "voice-otp: VOBIZ_AUTH_TOKEN is not set"),
+        (
+            {"VOBIZ_AUTH_ID": "MA_TEST", "FROM_NUMBER": "+12025550100", **GUARDED_ENVIRONMENT},
+            "voice-otp: VOBIZ_AUTH_TOKEN is not set",
+        ),
         (
             {
                 "VOBIZ_AUTH_ID": "MA_TEST",
                 "VOBIZ_AUTH_TOKEN": "x",
                 "FROM_NUMBER": "+12025550100",
                 "PUBLIC_URL": "http://otp.example.com",
+                **GUARDED_ENVIRONMENT,
             },
             "voice-otp: PUBLIC_URL must start with https://",
         ),
         (
-            {"VOBIZ_AUTH_ID": "MA_TEST", "VOBIZ_AUTH_TOKEN": "x", "FROM_NUMBER": "+12025550100", "HTTP_PORT": "0"},
+            {
+                "VOBIZ_AUTH_ID": "MA_TEST",
+                "VOBIZ_AUTH_TOKEN": "x",
+                "FROM_NUMBER": "+12025550100",
+                "HTTP_PORT": "0",
+                **GUARDED_ENVIRONMENT,
+            },
             "voice-otp: PUBLIC_URL is not set: set it, or NGROK_AUTH_TOKEN",
         ),
+        ({"HTTP_HOST": "0.0.0.0"}, "voice-otp: API_KEYS is not set"),
         ({"DEFAULT_LANGUAGE": "sw", "HTTP_PORT": "0"}, "voice-otp: DEFAULT_LANGUAGE cannot be spoken"),
     ],
 )
@@ -166,21 +180,24 @@ def test_the_whole_program_with_a_tunnel(
     ran[0][0].close()
     said = capsys.readouterr().err
     assert "answer URL: https://abc.ngrok-free.app/answer" in said
-    assert "not protected: anyone who reaches this port can place calls" in said
+    assert "spending limits: 100 an hour, 500 a day, at 1 for a call" in said
 
 
 def test_the_banner_says_what_is_not_protected() -> None:
     simulated = banner(load_settings())
     assert "http://localhost:8000/phone" in simulated
-    assert "not protected" not in simulated
+    assert "anyone who reaches this port can place simulated calls" in simulated
+    assert "not protected" not in banner(load_settings(api_keys=KEY))
     real = banner(load_settings(**VOBIZ, public_url="https://otp.example.com"))
-    assert real.count("not protected") == 2
+    assert real.count("not protected") == 1
     tunnel = load_settings(**VOBIZ, public_url="https://abc.ngrok-free.app")
     assert "tunnel, whose operator can read the codes" in banner(tunnel)
+    open_to_all = {**VOBIZ, "api_keys": "", "allow_anonymous": True, "allowed_regions": "*"}
+    assert banner(load_settings(**open_to_all, public_url="https://otp.example.com")).count("not protected") == 3
     strict = load_settings(
         **VOBIZ, public_url="https://otp.example.com", webhook_signatures="required", environment="production"
     )
-    assert banner(strict).count("not protected") == 1
+    assert "not protected" not in banner(strict)
 
 
 async def test_live_and_ready_differ_while_stopping(service: RunningService) -> None:
@@ -229,13 +246,14 @@ async def test_time_is_kept_although_one_second_fails(caplog: pytest.LogCaptureF
     ],
 )
 def test_the_simulator_is_reached_where_the_service_listens(host: str, url: str) -> None:
-    assert server.own_url(load_settings(http_host=host)) == url
+    assert server.own_url(load_settings(http_host=host, allow_anonymous=True)) == url
 
 
 def test_a_host_that_is_not_ours_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HTTP_HOST", "192.0.2.1")
+    monkeypatch.setenv("ALLOW_ANONYMOUS", "true")
     assert main() == 2
     assert capsys.readouterr().err.startswith("voice-otp: HTTP_HOST: cannot listen on 192.0.2.1: ")
 

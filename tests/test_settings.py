@@ -8,9 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from settings import BadSettings, load_settings
-from tests.conftest import OTP_SECRET, VOBIZ_TOKEN
+from tests.conftest import OTP_SECRET, VOBIZ_TOKEN, keep_secret
 
-VOBIZ = {"vobiz_auth_id": "MA_TEST", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": "+1 202 555 0100"}
+KEY = keep_secret("api-key-CANARY-0123456789abcdef")
+GUARDED = {"api_keys": KEY, "allowed_regions": "US"}
+VOBIZ = {**GUARDED, "vobiz_auth_id": "MA_TEST", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": "+1 202 555 0100"}
 URL = "https://otp.example.com"
 
 
@@ -41,14 +43,14 @@ def test_the_simulator_can_be_chosen_although_vobiz_is_configured() -> None:
     assert load_settings(**VOBIZ, providers="simulator").uses_simulator
 
 
-@pytest.mark.parametrize("missing", VOBIZ)
+@pytest.mark.parametrize("missing", ["vobiz_auth_id", "vobiz_auth_token", "from_number"])
 def test_half_a_configuration_names_what_is_missing(missing: str) -> None:
     (problem,) = problems_of(**{name: value for name, value in VOBIZ.items() if name != missing})
     assert problem.startswith(f"{missing.upper()} is not set")
 
 
 def test_naming_vobiz_without_settings_names_all_three() -> None:
-    assert [p.split()[0] for p in problems_of(providers="vobiz")] == [
+    assert [p.split()[0] for p in problems_of(**GUARDED, providers="vobiz")] == [
         "VOBIZ_AUTH_ID",
         "VOBIZ_AUTH_TOKEN",
         "FROM_NUMBER",
@@ -104,7 +106,7 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
         ({"max_attempts": 6}, "MAX_ATTEMPTS: "),
         ({"code_ttl_seconds": 601}, "CODE_TTL_SECONDS: "),
         ({"default_language": "en US"}, "DEFAULT_LANGUAGE is not a BCP 47 tag"),
-        ({"providers": "pigeon"}, "PROVIDERS names an unknown carrier"),
+        ({**GUARDED, "providers": "pigeon"}, "PROVIDERS names an unknown carrier"),
         ({**VOBIZ, "public_url": URL, "providers": "vobiz,simulator"}, "PROVIDERS names more than one"),
         ({"otp_secret": "short"}, "OTP_SECRET is too short"),
         ({"otp_secret": ",".join([OTP_SECRET] * 3)}, "OTP_SECRET holds more than two"),
@@ -115,6 +117,26 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
         ),
         ({"simulator_speed": 0}, "SIMULATOR_SPEED: "),
         ({"webhook_signatures": "never"}, "WEBHOOK_SIGNATURES: "),
+        ({**VOBIZ, "public_url": URL, "api_keys": ""}, "API_KEYS is not set"),
+        ({"http_host": "0.0.0.0"}, "API_KEYS is not set"),
+        ({**VOBIZ, "public_url": URL, "allowed_regions": ""}, "ALLOWED_REGIONS is not set"),
+        ({"api_keys": "short"}, "API_KEYS has a key that is not 24 or more"),
+        ({"api_keys": f"Shop:{KEY}"}, "API_KEYS has a client name"),
+        ({"api_keys": f"shop:{KEY},bank:{KEY}"}, "API_KEYS has the same key twice"),
+        ({"api_keys": KEY, "operator_keys": KEY}, "OPERATOR_KEYS has a key that is in API_KEYS"),
+        ({"trusted_proxies": "10.0.0.1/8"}, "TRUSTED_PROXIES must be addresses or networks"),
+        ({"allowed_regions": "in"}, "ALLOWED_REGIONS must be ISO 3166 regions"),
+        ({"allowed_regions": "US,*"}, "ALLOWED_REGIONS must be ISO 3166 regions"),
+        ({"allowed_line_types": "mobile,premium_rate"}, "ALLOWED_LINE_TYPES must be some of"),
+        ({"blocked": "1900"}, "BLOCKED must be all, client:"),
+        ({"safe_prefixes": "91"}, "SAFE_PREFIXES must be beginnings of numbers"),
+        ({"client_quotas": "shop"}, "CLIENT_QUOTAS must be pairs"),
+        ({"client_quotas": "shop=many"}, "CLIENT_QUOTAS must be pairs"),
+        ({"call_prices": "IN=0.02"}, "CALL_PRICES must have max="),
+        ({"call_prices": "XX=1,max=1"}, "CALL_PRICES must be pairs"),
+        ({"spend_per_hour": "a lot"}, "SPEND_PER_HOUR must be amounts"),
+        ({"client_spend_per_day": "0.0000001"}, "CLIENT_SPEND_PER_DAY must be amounts"),
+        ({"workers": 2}, "WORKERS is more than 1"),
     ],
 )
 def test_each_wrong_value_is_one_line_that_names_it(given: dict[str, Any], start: str) -> None:
@@ -123,7 +145,9 @@ def test_each_wrong_value_is_one_line_that_names_it(given: dict[str, Any], start
 
 
 def test_wrong_values_do_not_hide_contradictions() -> None:
-    problems = problems_of(http_port="abc", from_number="12", vobiz_auth_id="MA_TEST", otp_secret="short")
+    problems = problems_of(
+        **GUARDED, http_port="abc", from_number="12", vobiz_auth_id="MA_TEST", otp_secret="short"
+    )
     assert [p.split(":")[0].split()[0] for p in problems] == [
         "FROM_NUMBER", "HTTP_PORT", "VOBIZ_AUTH_TOKEN", "OTP_SECRET",
     ]  # fmt: skip

@@ -19,6 +19,7 @@ NORMAL_END = CallEvent("call-1", CallState.COMPLETED, None, "NORMAL_CLEARING 400
 def calling() -> Verification:
     record = Verification(
         id="vrf_" + "1" * 32,
+        client="shop",
         phone="+14155550142",
         sealed_code=b"sealed",
         created_at=1000.0,

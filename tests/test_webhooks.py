@@ -162,10 +162,10 @@ async def test_static_urls_serve_signed_callbacks_of_live_calls(call: Call) -> N
     answer = await call.post("/answer", call.signature("/answer"), Event="StartApp")
     assert answer.status_code == 200
     assert [e.text for e in answer_xml.read(answer.content) if len(e.text) == 1][:9] == list("CANARY610")
-    choice = await call.post("/otp-choice", call.signature("/otp-choice"), Digits="1")
+    choice = await call.post("/otp-choice", call.signature("/otp-choice", "2" * 20), Digits="1")
     assert "Redirect" in choice.text
     assert f"/answer/{call.token}?n=2" in choice.text
-    ended = await call.post("/hangup", call.signature("/hangup"), Event="Hangup", HangupCauseCode="4000")
+    ended = await call.post("/hangup", call.signature("/hangup", "3" * 20), Event="Hangup", HangupCauseCode="4000")
     assert (ended.status_code, ended.text) == (200, "")
     assert (await call.service.status(PHONE))["call"]["end_reason"] == "answered_and_spoken"
     late = await call.post("/answer", call.signature("/answer"), Event="StartApp")
@@ -215,7 +215,7 @@ async def test_trouble_before_a_call_is_known_answers_xml_with_an_error(
     async def broken(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(call.service.app.state.service._store, "find", broken)
+    monkeypatch.setattr(call.service.app.state.service._store, "find_by_id", broken)
     answer = await call.post(f"/answer/{call.token}?n=1", Event="StartApp")
     assert (answer.status_code, answer.text) == (status, HANGUP)
 

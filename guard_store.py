@@ -1,0 +1,403 @@
+"""What protection counts and remembers: the contract, and the same in memory.
+
+Everything that bounds calls, guesses and replays goes through here, so that a store in another process can keep
+it for many workers. Each method is one atomic step.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from clock import Clock
+from otp_store import StoreFull
+from timer_wheel import TimerWheel
+
+COHORT_SECONDS = 60.0
+SHARE_WINDOW_SECONDS = 3600.0
+STRIKE_MEMORY_SECONDS = 7 * 24 * 3600.0
+# Up to this limit each entry is kept with its exact time; above it entries of one sixtieth of a window share one.
+_EXACT_LIMIT = 60
+
+
+class Window(NamedTuple):
+    """At most `limit` in any `seconds`."""
+
+    limit: int
+    seconds: int
+
+
+class Rule(NamedTuple):
+    """A limit with one or more windows; `name` is what people are told. Make it with `rule`.
+
+    `resolution_seconds` is how far apart entries are kept: what shares one stays in its windows for that much
+    longer, so that a limit is never passed.
+    """
+
+    name: str
+    windows: tuple[Window, ...]
+    longest_seconds: int
+    resolution_seconds: float
+
+
+def rule(name: str, *windows: Window) -> Rule:
+    is_exact = all(window.limit <= _EXACT_LIMIT for window in windows)
+    lengths = [window.seconds for window in windows]
+    return Rule(name, windows, max(lengths), 0.0 if is_exact else min(lengths) / 60)
+
+
+class Charge(NamedTuple):
+    """An amount to be counted against a rule, for one of those that it applies to."""
+
+    rule: Rule
+    subject: str
+    amount: int = 1
+
+    @property
+    def key(self) -> str:
+        return f"{self.rule.name}/{self.subject}"
+
+
+class Exceeded(NamedTuple):
+    """A charge that does not fit, the window that is full, and when it will fit; None: never."""
+
+    charge: Charge
+    window: Window
+    retry_after_seconds: float | None
+
+
+class Reservation(NamedTuple):
+    charges: Sequence[Charge]
+    at: float
+
+
+class Share(NamedTuple):
+    """Of `begun` verifications, this many were `verified`."""
+
+    begun: int
+    verified: int
+
+
+class Block(msgspec.Struct, frozen=True):
+    """No calls to or for `target`: `all`, `client:<name>`, `region:<ISO 3166>` or `prefix:+<digits>`.
+
+    `until` is in seconds of the store's clock; None: until it is lifted.
+    """
+
+    target: str
+    reason: str
+    until: float | None = None
+
+
+class GuardStore(Protocol):
+    """All methods raise StoreUnavailable when the store cannot answer, and then nothing is let through."""
+
+    async def reserve(self, charges: Sequence[Charge]) -> Reservation | list[Exceeded]:
+        """Count all charges, or none of them and say which do not fit."""
+        ...
+
+    async def refund(self, reservation: Reservation) -> None:
+        """Take back what was reserved, as if it had never been counted."""
+        ...
+
+    async def room(self, charge: Charge) -> tuple[int, int]:
+        """What is left in a rule's first window for a subject, and seconds until all of it is free again."""
+        ...
+
+    async def tally(
+        self, destinations: Iterable[str], begun_at: float, *, begun: int = 0, verified: int = 0
+    ) -> None:
+        """Count verifications of destinations, in the minute in which they were begun."""
+        ...
+
+    async def share(self, destination: str, grace_seconds: float) -> Share:
+        """Of the last hour, leaving out what was begun less than `grace_seconds` ago."""
+        ...
+
+    async def block(self, block: Block) -> None: ...
+
+    async def strike(self, target: str, reason: str, seconds: float) -> Block:
+        """Block a target; for twice as long as the last time when that was within a week, up to a week."""
+        ...
+
+    async def unblock(self, target: str) -> bool:
+        """Whether there was a block to lift."""
+        ...
+
+    async def blocks(self) -> list[Block]: ...
+
+    async def blocks_among(self, targets: Iterable[str]) -> list[Block]: ...
+
+    async def remember(self, key: str, value: bytes, seconds: float) -> bytes | None:
+        """Keep a value under a key that has none; else the value that stands."""
+        ...
+
+    async def replace(self, key: str, value: bytes, seconds: float) -> None: ...
+
+    async def forget(self, key: str) -> None: ...
+
+    async def expire(self, limit: int = 250) -> bool:
+        """Drop what has no effect any more, at most `limit` items; whether some may be left."""
+        ...
+
+
+class _Log:
+    """What was counted under one key, oldest first, and the sum of it all."""
+
+    __slots__ = ("entries", "total")
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[float, int]] = []
+        self.total = 0
+
+    def add(self, now: float, amount: int, resolution: float) -> None:
+        at = now if resolution == 0 else now // resolution * resolution
+        if self.entries and self.entries[-1][0] == at:
+            amount_before = self.entries.pop()[1]
+            self.entries.append((at, amount_before + amount))
+        else:
+            self.entries.append((at, amount))
+        self.total += amount
+
+    def take_back(self, at: float, amount: int, resolution: float) -> None:
+        at = at if resolution == 0 else at // resolution * resolution
+        for index in range(len(self.entries) - 1, -1, -1):
+            entry_at, kept = self.entries[index]
+            if entry_at == at:
+                taken = min(kept, amount)
+                self.entries[index] = (entry_at, kept - taken)
+                self.total -= taken
+                return
+
+    def drop_before(self, moment: float) -> None:
+        stale = 0
+        for at, amount in self.entries:
+            if at > moment:
+                break
+            stale += 1
+            self.total -= amount
+        if stale:
+            del self.entries[:stale]
+
+    def since(self, moment: float) -> int:
+        return sum(amount for at, amount in self.entries if at > moment)
+
+
+class _Remembered(NamedTuple):
+    value: bytes
+    until: float
+
+
+class _Strikes(NamedTuple):
+    number: int
+    forget_at: float
+
+
+class MemoryGuardStore:
+    """The guard store of a single process. Nothing in it awaits, so each method is one step of the event loop.
+
+    Holds at most `capacity` entries of each kind; nothing that still has an effect is ever evicted.
+    """
+
+    def __init__(self, clock: Clock, capacity: int) -> None:
+        self._clock = clock
+        self._capacity = capacity
+        self._logs: dict[str, _Log] = {}
+        self._idle_logs: TimerWheel[tuple[str, Rule]] = TimerWheel()
+        self._cohorts: dict[str, dict[int, Share]] = {}
+        self._idle_cohorts: TimerWheel[str] = TimerWheel()
+        self._blocks: dict[str, Block] = {}
+        self._strikes: dict[str, _Strikes] = {}
+        self._remembered: dict[str, _Remembered] = {}
+        self._forgettable: TimerWheel[str] = TimerWheel()
+
+    async def reserve(self, charges: Sequence[Charge]) -> Reservation | list[Exceeded]:
+        now = self._clock.now()
+        logs = [self._log_of(charge, now) for charge in charges]
+        exceeded = [
+            refusal
+            for charge, log in zip(charges, logs, strict=True)
+            if (refusal := _refusal(charge, log, now)) is not None
+        ]
+        if exceeded:
+            return exceeded
+        for charge, log in zip(charges, logs, strict=True):
+            log.add(now, charge.amount, charge.rule.resolution_seconds)
+        return Reservation(charges, now)
+
+    def _log_of(self, charge: Charge, now: float) -> _Log:
+        key = charge.key
+        log = self._logs.get(key)
+        if log is None:
+            if len(self._logs) >= self._capacity:
+                raise StoreFull("limits are counted for as many numbers as the store can hold")
+            log = self._logs[key] = _Log()
+            self._idle_logs.add(now + charge.rule.longest_seconds, (key, charge.rule))
+        else:
+            log.drop_before(now - charge.rule.longest_seconds - charge.rule.resolution_seconds)
+        return log
+
+    async def refund(self, reservation: Reservation) -> None:
+        for charge in reservation.charges:
+            log = self._logs.get(charge.key)
+            if log is not None:
+                log.take_back(reservation.at, charge.amount, charge.rule.resolution_seconds)
+
+    async def room(self, charge: Charge) -> tuple[int, int]:
+        now = self._clock.now()
+        window = charge.rule.windows[0]
+        log = self._logs.get(charge.key)
+        used = _used(log, charge.rule, window, now) if log is not None else 0
+        if log is None or not used:
+            return window.limit, 0
+        free_at = log.entries[-1][0] + charge.rule.resolution_seconds + window.seconds
+        return max(0, window.limit - used), math.ceil(max(0.0, free_at - now))
+
+    async def tally(
+        self, destinations: Iterable[str], begun_at: float, *, begun: int = 0, verified: int = 0
+    ) -> None:
+        now = self._clock.now()
+        cohort = int(begun_at // COHORT_SECONDS)
+        for destination in destinations:
+            cohorts = self._cohorts.get(destination)
+            if cohorts is None:
+                if len(self._cohorts) >= self._capacity:
+                    raise StoreFull("shares are kept for as many destinations as the store can hold")
+                cohorts = self._cohorts[destination] = {}
+                self._idle_cohorts.add(now + SHARE_WINDOW_SECONDS, destination)
+            before = cohorts.get(cohort, Share(0, 0))
+            cohorts[cohort] = Share(max(0, before.begun + begun), before.verified + verified)
+
+    async def share(self, destination: str, grace_seconds: float) -> Share:
+        now = self._clock.now()
+        cohorts = self._cohorts.get(destination)
+        if cohorts is None:
+            return Share(0, 0)
+        oldest = int((now - SHARE_WINDOW_SECONDS) // COHORT_SECONDS)
+        newest = int((now - grace_seconds) // COHORT_SECONDS)
+        for cohort in [cohort for cohort in cohorts if cohort < oldest]:
+            del cohorts[cohort]
+        ripe = [share for cohort, share in cohorts.items() if cohort < newest]
+        return Share(sum(share.begun for share in ripe), sum(share.verified for share in ripe))
+
+    async def block(self, block: Block) -> None:
+        if block.target not in self._blocks and len(self._blocks) >= self._capacity:
+            raise StoreFull("as many blocks are set as the store can hold")
+        self._blocks[block.target] = block
+
+    async def strike(self, target: str, reason: str, seconds: float) -> Block:
+        now = self._clock.now()
+        strikes = self._strikes.get(target)
+        count = strikes.number if strikes is not None and now < strikes.forget_at else 0
+        until = now + min(seconds * 2**count, STRIKE_MEMORY_SECONDS)
+        block = Block(target, reason, until)
+        await self.block(block)
+        self._strikes[target] = _Strikes(count + 1, until + STRIKE_MEMORY_SECONDS)
+        return block
+
+    async def unblock(self, target: str) -> bool:
+        self._strikes.pop(target, None)
+        return self._blocks.pop(target, None) is not None
+
+    async def blocks(self) -> list[Block]:
+        self._drop_ended_blocks()
+        return list(self._blocks.values())
+
+    async def blocks_among(self, targets: Iterable[str]) -> list[Block]:
+        if not self._blocks:
+            return []
+        now = self._clock.now()
+        found = [self._blocks[target] for target in targets if target in self._blocks]
+        return [block for block in found if block.until is None or now < block.until]
+
+    async def remember(self, key: str, value: bytes, seconds: float) -> bytes | None:
+        now = self._clock.now()
+        standing = self._remembered.get(key)
+        if standing is not None and now < standing.until:
+            return standing.value
+        if standing is None and len(self._remembered) >= self._capacity:
+            raise StoreFull("as much is remembered as the store can hold")
+        self._keep(key, value, now + seconds)
+        return None
+
+    async def replace(self, key: str, value: bytes, seconds: float) -> None:
+        self._keep(key, value, self._clock.now() + seconds)
+
+    def _keep(self, key: str, value: bytes, until: float) -> None:
+        self._remembered[key] = _Remembered(value, until)
+        self._forgettable.add(until, key)
+
+    async def forget(self, key: str) -> None:
+        self._remembered.pop(key, None)
+
+    async def expire(self, limit: int = 250) -> bool:
+        now = self._clock.now()
+        logs = self._idle_logs.take(now, limit)
+        for key, rule in logs:
+            self._drop_idle_log(key, rule, now)
+        destinations = self._idle_cohorts.take(now, limit)
+        for destination in destinations:
+            self._drop_idle_cohorts(destination, now)
+        remembered = self._forgettable.take(now, limit)
+        for key in remembered:
+            if key in self._remembered and self._remembered[key].until <= now:
+                del self._remembered[key]
+        self._drop_ended_blocks()
+        return max(len(logs), len(destinations), len(remembered)) >= limit
+
+    def _drop_idle_log(self, key: str, rule: Rule, now: float) -> None:
+        log = self._logs[key]
+        lifetime = rule.longest_seconds + rule.resolution_seconds
+        log.drop_before(now - lifetime)
+        if log.entries:
+            self._idle_logs.add(log.entries[-1][0] + lifetime, (key, rule))
+        else:
+            del self._logs[key]
+
+    def _drop_idle_cohorts(self, destination: str, now: float) -> None:
+        cohorts = self._cohorts[destination]
+        if cohorts and max(cohorts) >= (now - SHARE_WINDOW_SECONDS) // COHORT_SECONDS:
+            self._idle_cohorts.add(now + SHARE_WINDOW_SECONDS, destination)
+        else:
+            del self._cohorts[destination]
+
+    def _drop_ended_blocks(self) -> None:
+        now = self._clock.now()
+        for target in [one.target for one in self._blocks.values() if one.until is not None and one.until <= now]:
+            del self._blocks[target]
+        for target in [target for target, strikes in self._strikes.items() if strikes.forget_at <= now]:
+            del self._strikes[target]
+
+
+def _refusal(charge: Charge, log: _Log, now: float) -> Exceeded | None:
+    """The window that a charge does not fit into; of several, the one that takes longest to have room."""
+    worst: Exceeded | None = None
+    for window in charge.rule.windows:
+        used = _used(log, charge.rule, window, now)
+        if used + charge.amount <= window.limit:
+            continue
+        if charge.amount > window.limit:
+            return Exceeded(charge, window, None)
+        wait = _wait(log, charge, window, used, now)
+        if worst is None or wait > (worst.retry_after_seconds or 0):
+            worst = Exceeded(charge, window, wait)
+    return worst
+
+
+def _used(log: _Log, rule: Rule, window: Window, now: float) -> int:
+    if len(rule.windows) == 1:
+        return log.total
+    return log.since(now - rule.resolution_seconds - window.seconds)
+
+
+def _wait(log: _Log, charge: Charge, window: Window, used: int, now: float) -> float:
+    """Seconds until enough of a window has passed."""
+    lifetime = window.seconds + charge.rule.resolution_seconds
+    for at, amount in log.entries:
+        if at <= now - lifetime:
+            continue
+        used -= amount
+        if used + charge.amount <= window.limit:
+            return max(0.0, at + lifetime - now)
+    return lifetime

@@ -1,0 +1,77 @@
+"""What stands between a request and its effect, made of the settings: access, limits, budgets, idempotency."""
+
+import secrets
+from typing import NamedTuple
+
+import setting_values
+from abuse_guard import MONEY, AbuseGuard, GuardPolicy
+from access import Access
+from clock import Clock
+from guard_store import GuardStore, MemoryGuardStore
+from idempotency import IdempotencyKeys
+from request_budgets import RequestBudgets
+from settings import Settings
+
+SIMULATED_PREFIX = "+1415555"  # of the scripted callees: many calls to them are no attack
+
+
+class Protection(NamedTuple):
+    """All of it counts in, and remembers with, the one store."""
+
+    store: GuardStore
+    guard: AbuseGuard
+    budgets: RequestBudgets
+    idempotency: IdempotencyKeys
+    clients: Access
+    operators: Access
+
+
+def open_protection(settings: Settings, clock: Clock) -> Protection:
+    store = MemoryGuardStore(clock, 2 * settings.store_capacity)  # a verification counts for its number and prefix
+    budgets = RequestBudgets(
+        store,
+        client_wrong_codes_per_hour=settings.client_wrong_codes_per_hour,
+        wrong_codes_per_day=settings.wrong_codes_per_day,
+        reads_per_minute=settings.status_reads_per_minute,
+    )
+    return Protection(
+        store,
+        AbuseGuard(store, guard_policy(settings), clock),
+        budgets,
+        IdempotencyKeys(store, secrets.token_bytes(32)),
+        clients=_access(settings, settings.api_keys.get_secret_value(), store),
+        operators=_access(settings, settings.operator_keys.get_secret_value(), store),
+    )
+
+
+def _access(settings: Settings, keys: str, store: GuardStore) -> Access:
+    return Access(setting_values.client_keys(keys), store, setting_values.networks(settings.trusted_proxies))
+
+
+def guard_policy(settings: Settings) -> GuardPolicy:
+    """With the simulator calls go nowhere and cost nothing, unless the settings say otherwise."""
+    prices = setting_values.prices(settings.call_prices)
+    safe_prefixes = settings.safe_prefixes or (SIMULATED_PREFIX if settings.uses_simulator else "")
+    return GuardPolicy(
+        allowed_regions=setting_values.regions(settings.allowed_regions or setting_values.EVERYWHERE),
+        allowed_line_types=setting_values.line_types(settings.allowed_line_types),
+        blocked=setting_values.block_targets(settings.blocked),
+        safe_prefixes=setting_values.prefixes(safe_prefixes),
+        cooldown_seconds=settings.resend_after_seconds,
+        sends_per_ten_minutes=settings.sends_per_ten_minutes,
+        sends_per_day=settings.sends_per_day,
+        prefix_sends_per_hour=settings.prefix_sends_per_hour,
+        region_sends_per_hour=settings.region_sends_per_hour,
+        client_sends_per_hour=settings.client_sends_per_hour,
+        client_quotas=setting_values.quotas(settings.client_quotas),
+        block_seconds=settings.destination_block_seconds,
+        prices=prices,
+        highest_price=prices.get("max", 0 if settings.uses_simulator else MONEY),
+        spend_per_hour=setting_values.millionths(settings.spend_per_hour),
+        spend_per_day=setting_values.millionths(settings.spend_per_day),
+        client_spend_per_hour=setting_values.millionths(settings.client_spend_per_hour),
+        client_spend_per_day=setting_values.millionths(settings.client_spend_per_day),
+        conversion_monitor=settings.conversion_monitor,
+        least_verified_share=settings.conversion_min_share,
+        least_verifications=settings.conversion_min_verifications,
+    )

@@ -1,0 +1,118 @@
+"""Settings that hold several values: text to values. Each raises ValueError with words that follow its name."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+
+import phonenumbers
+
+from abuse_guard import DENIED_LINE_TYPES, MONEY, block_target
+from access import ClientKey, Network
+from phone_numbers import LineType
+
+EVERYWHERE = "*"
+SHORTEST_KEY = 24
+DEFAULT_CLIENT = "default"
+_CLIENT = re.compile(r"[a-z0-9_-]{1,32}")
+_KEY = re.compile(r"[!-+\--9;-~]+")  # visible ASCII without comma and colon
+_PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pairs(text: str, example: str) -> Iterator[tuple[str, str]]:
+    for part in _parts(text):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"must be pairs such as {example}")
+        yield name.strip(), value.strip()
+
+
+def client_keys(text: str) -> list[ClientKey]:
+    """`key` or `client:key`, several keys of one client being all good."""
+    keys = []
+    for part in _parts(text):
+        client, colon, key = part.rpartition(":")
+        client = client if colon else DEFAULT_CLIENT
+        if not _CLIENT.fullmatch(client):
+            raise ValueError("has a client name that is not 1 to 32 characters of a-z 0-9 _ -")
+        if len(key) < SHORTEST_KEY or not _KEY.fullmatch(key):
+            words = f"has a key that is not {SHORTEST_KEY} or more visible ASCII characters"
+            raise ValueError(f"{words}: make one with `openssl rand -hex 32`")
+        keys.append(ClientKey(client, key))
+    if len({key for _, key in keys}) != len(keys):
+        raise ValueError("has the same key twice: give each client keys of its own")
+    return keys
+
+
+def networks(text: str) -> list[Network]:
+    try:
+        return [ipaddress.ip_network(part) for part in _parts(text)]
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.0.0.0/8,::1") from None
+
+
+def regions(text: str) -> frozenset[str] | None:
+    """ISO 3166 regions; None for `*`, which is all of them."""
+    parts = _parts(text)
+    if parts == [EVERYWHERE]:
+        return None
+    for part in parts:
+        if part not in phonenumbers.SUPPORTED_REGIONS:
+            raise ValueError("must be ISO 3166 regions in capitals such as IN,US, or * alone for all of them")
+    return frozenset(parts)
+
+
+def line_types(text: str) -> frozenset[LineType]:
+    open_ones = sorted(frozenset(LineType) - DENIED_LINE_TYPES)
+    parts = _parts(text)
+    if not parts or not set(parts) <= set(open_ones):
+        raise ValueError(f"must be some of {', '.join(open_ones)}")
+    return frozenset(map(LineType, parts))
+
+
+def prefixes(text: str) -> tuple[str, ...]:
+    parts = _parts(text)
+    if not all(map(_PREFIX.fullmatch, parts)):
+        raise ValueError("must be beginnings of numbers in E.164 such as +91987,+4917")
+    return tuple(parts)
+
+
+def block_targets(text: str) -> frozenset[str]:
+    return frozenset(map(block_target, _parts(text)))
+
+
+def quotas(text: str) -> dict[str, int]:
+    """Calls per hour by client."""
+    found = {}
+    for client, value in _pairs(text, "shop=500,batch=100"):
+        if not _CLIENT.fullmatch(client) or not re.fullmatch("[0-9]{1,7}", value):
+            raise ValueError("must be pairs such as shop=500,batch=100")
+        found[client] = int(value)
+    return found
+
+
+def prices(text: str) -> dict[str, int]:
+    """Price of a call in millionths, by region; `max` stands for all others."""
+    found = {}
+    for region, value in _pairs(text, "IN=0.02,max=0.50"):
+        if region != "max" and region not in phonenumbers.SUPPORTED_REGIONS:
+            raise ValueError("must be pairs of an ISO 3166 region, or max, and a price, such as IN=0.02,max=0.50")
+        found[region] = millionths(value)
+    if found and found.get("max", -1) < max(found.values()):
+        raise ValueError("must have max=<price>, the highest price, which counts for every other region")
+    return found
+
+
+def millionths(text: str) -> int:
+    """An amount of money, 0 or more with up to six decimals."""
+    try:
+        amount = Decimal(text) * MONEY
+    except InvalidOperation:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0 or amount > MONEY**2 or amount != int(amount):
+        raise ValueError("must be amounts such as 0.02, with at most six decimals")
+    return int(amount)
