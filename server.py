@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Mount
 
 import app_api
 import ops
+import pages
 import problems
 import webhooks
 from call_flow import CallFlow
@@ -162,11 +163,13 @@ def _routes(
         *webhooks.routes(flow),
         *ops.routes(service, readiness, list(settings.provider_names)),
     ]
+    shown = {}
     if carrier is not None:
+        shown["/phone"] = "phone.html"
         limit = Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
         api = Mount(SIMULATOR_API_PATH, routes=vobiz_api.routes(carrier), middleware=[limit])
         routes += [api, *phone.routes(carrier.phones)]
-    return routes
+    return [*routes, *pages.routes(shown)]
 
 
 def _lifespan(
