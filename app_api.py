@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from starlette.routing import BaseRoute
 
@@ -34,6 +35,9 @@ ID_WORDS = "the verification_id that /send-otp gave"
 
 Phone = Annotated[str, AfterValidator(_canonical_phone), Field(max_length=41)]
 Code = Annotated[str, Field(pattern="^[0-9A-Z]{4,10}$")]
+PhoneOrId = Annotated[
+    str, Path(description="a phone number in E.164, or a verification_id", examples=[_EXAMPLE_PHONE])
+]
 VerificationId = Annotated[str, Field(pattern=f"^{VERIFICATION_ID.pattern}$")]
 
 
@@ -45,6 +49,8 @@ class _Request(BaseModel):
 
 
 class SendOtp(_Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"phone": _EXAMPLE_PHONE}]})
+
     phone: Phone = Field(description=PHONE_WORDS, examples=[_EXAMPLE_PHONE])
     language: str | None = Field(
         None,
@@ -85,11 +91,13 @@ class _PhoneOrId(_Request):
 
 
 class VerifyOtp(_PhoneOrId):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"phone": _EXAMPLE_PHONE, "otp": "610389"}]})
+
     otp: Code = Field(description=CODE_WORDS, examples=["610389"])
 
 
 class CancelOtp(_PhoneOrId):
-    pass
+    model_config = ConfigDict(json_schema_extra={"examples": [{"phone": _EXAMPLE_PHONE}]})
 
 
 class CallInitiated(BaseModel):
@@ -169,7 +177,7 @@ def routes(service: OtpService, settings: Settings) -> list[BaseRoute]:
         """Check what the user typed. Each check of a live code uses up one attempt."""
         return _verify_reply(await service.verify(body.key, body.otp))
 
-    async def otp_status(phone: str) -> Reply:
+    async def otp_status(phone: PhoneOrId) -> Reply:
         """What is known of the newest verification of a number, or of the one with this id."""
         record = await service.status(_key_of(phone))
         if record is None:

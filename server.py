@@ -49,6 +49,11 @@ ROOT = Path(__file__).parent
 SIMULATOR_API_PATH = "/simulator/api/v1"
 DRAIN_SECONDS = 20
 BACKLOG = 2048
+API_TAGS = [
+    {"name": "backend", "description": "What your backend calls to send a code and to check it."},
+    {"name": "carrier", "description": "What the carrier calls in the course of a call. Nothing here is for you."},
+    {"name": "operations", "description": "What operators and load balancers ask."},
+]
 
 
 def create_app(
@@ -67,6 +72,10 @@ def create_app(
         title="Voice OTP",
         version="0.1.0",
         description="One-time codes by phone call, self-hosted.",
+        openapi_tags=API_TAGS,
+        openapi_url="/openapi.json" if settings.serves_api_docs else None,
+        docs_url=None,  # FastAPI's own pages load scripts from a foreign host: /docs is a page of ours
+        redoc_url=None,
         routes=_routes(settings, service, flow, readiness, carrier),
         lifespan=_lifespan(service, readiness, carrier, http),
         # Spans and error records would hold paths and messages, and with them numbers and call tokens.
@@ -163,7 +172,7 @@ def _routes(
         *webhooks.routes(flow),
         *ops.routes(service, readiness, list(settings.provider_names)),
     ]
-    shown = {}
+    shown = {"/docs": "docs.html"} if settings.serves_api_docs else {}
     if carrier is not None:
         shown["/phone"] = "phone.html"
         limit = Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
