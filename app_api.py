@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from starlette.routing import BaseRoute
 
@@ -36,6 +37,9 @@ ID_WORDS = "the verification_id that /send-otp gave"
 
 Phone = Annotated[str, AfterValidator(_canonical_phone), Field(max_length=41)]
 Code = Annotated[str, Field(pattern="^[0-9A-Z]{4,10}$")]
+PhoneOrId = Annotated[
+    str, Path(description="a phone number in E.164, or a verification_id", examples=[_EXAMPLE_PHONE])
+]
 VerificationId = Annotated[str, Field(pattern=f"^{VERIFICATION_ID.pattern}$")]
 
 
@@ -47,6 +51,8 @@ class _Request(BaseModel):
 
 
 class SendOtp(_Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"phone": _EXAMPLE_PHONE}]})
+
     phone: Phone = Field(description=PHONE_WORDS, examples=[_EXAMPLE_PHONE])
     language: str | None = Field(
         None,
@@ -87,11 +93,13 @@ class _PhoneOrId(_Request):
 
 
 class VerifyOtp(_PhoneOrId):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"phone": _EXAMPLE_PHONE, "otp": "610389"}]})
+
     otp: Code = Field(description=CODE_WORDS, examples=["610389"])
 
 
 class CancelOtp(_PhoneOrId):
-    pass
+    model_config = ConfigDict(json_schema_extra={"examples": [{"phone": _EXAMPLE_PHONE}]})
 
 
 class CallInitiated(BaseModel):
@@ -165,7 +173,7 @@ class Cancelled(BaseModel):
 
 
 def routes(service: OtpService, protection: Protection, settings: Settings) -> list[BaseRoute]:
-    """The backend's routes, the most called ones first."""
+    """The backend's routes, in the order in which it needs them: a reader of /docs sees them so."""
 
     async def verify_otp(request: LeanRequest, body: VerifyOtp) -> Reply:
         """Check what the user typed. Each check of a live code uses up one attempt."""
@@ -182,7 +190,7 @@ def routes(service: OtpService, protection: Protection, settings: Settings) -> l
         _note_outcome(request, checked)
         return _verify_reply(checked)
 
-    async def otp_status(request: LeanRequest, phone: str) -> Reply:
+    async def otp_status(request: LeanRequest, phone: PhoneOrId) -> Reply:
         """What is known of the newest verification of a number, or of the one with this id."""
         key = _key_of(phone)
         _note_key(request, key)
@@ -249,11 +257,11 @@ def routes(service: OtpService, protection: Protection, settings: Settings) -> l
     initiated: dict[int, type[BaseModel]] = {200: CallInitiated, 202: CallInitiated}
     header = {"openapi_extra": {"parameters": [_IDEMPOTENCY_KEY]}}
     return [
-        route("/verify-otp", verify_otp, "POST", {200: Verified, 400: NotVerified}, 400, 413, 415, 422, 429, 503),
-        route("/otp-status/{phone}", otp_status, "GET", {200: OtpStatus}, 404, 422, 429, 503),
         route(
             "/send-otp", send_otp, "POST", initiated, 400, 403, 409, 413, 415, 422, 429, 500, 502, 503, **header
         ),
+        route("/verify-otp", verify_otp, "POST", {200: Verified, 400: NotVerified}, 400, 413, 415, 422, 429, 503),
+        route("/otp-status/{phone}", otp_status, "GET", {200: OtpStatus}, 404, 422, 429, 503),
         route("/cancel-otp", cancel_otp, "POST", {200: Cancelled}, 400, 404, 413, 415, 422, 429, 503),
     ]
 

@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Mount
 
 import app_api
 import ops
+import pages
 import problems
 import setting_values
 import webhooks
@@ -52,6 +53,11 @@ SIMULATOR_API_PATH = "/simulator/api/v1"
 QUIET_PATHS = ("/simulator/", "/web/", "/phone")  # the simulated network and its page log for themselves, or not
 DRAIN_SECONDS = 20
 BACKLOG = 2048
+API_TAGS = [
+    {"name": "backend", "description": "What your backend calls to send a code and to check it."},
+    {"name": "carrier", "description": "What the carrier calls in the course of a call. Nothing here is for you."},
+    {"name": "operations", "description": "What operators and load balancers ask."},
+]
 
 
 def create_app(
@@ -71,6 +77,10 @@ def create_app(
         title="Voice OTP",
         version="0.1.0",
         description="One-time codes by phone call, self-hosted.",
+        openapi_tags=API_TAGS,
+        openapi_url="/openapi.json" if settings.serves_api_docs else None,
+        docs_url=None,  # FastAPI's own pages load scripts from a foreign host: /docs is a page of ours
+        redoc_url=None,
         routes=_routes(settings, clock, service, flow, protection, readiness, carrier),
         quiet_paths=QUIET_PATHS,
         lifespan=_lifespan(service, readiness, carrier, http),
@@ -174,11 +184,13 @@ def _routes(
     ]
     if settings.operator_keys.get_secret_value() or (settings.is_open and settings.uses_simulator):
         routes += ops.block_routes(protection, clock)
+    shown = {"/docs": "docs.html"} if settings.serves_api_docs else {}
     if carrier is not None:
+        shown["/phone"] = "phone.html"
         limit = Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
         api = Mount(SIMULATOR_API_PATH, routes=vobiz_api.routes(carrier), middleware=[limit])
         routes += [api, *phone.routes(carrier.phones)]
-    return routes
+    return [*routes, *pages.routes(shown)]
 
 
 def _lifespan(

@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     providers: str = ""
     vobiz_api_url: str = "https://api.vobiz.ai/api/v1"
     fallback_public_url: str = ""
+    api_docs: bool | None = None
     webhook_signatures: SignaturePolicy = SignaturePolicy.WHEN_PRESENT
 
     api_keys: SecretStr = SecretStr("")
@@ -200,6 +201,11 @@ class Settings(BaseSettings):
         if self.providers:
             return tuple(name.strip() for name in self.providers.split(","))
         return ("vobiz",) if any(self._vobiz_values()) else ("simulator",)
+
+    @property
+    def serves_api_docs(self) -> bool:
+        """API_DOCS, or on as long as there is nothing but a simulated carrier to call through."""
+        return self.uses_simulator if self.api_docs is None else self.api_docs
 
     @property
     def caller_id(self) -> str:

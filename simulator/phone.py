@@ -4,11 +4,10 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from simulator import speech
@@ -16,17 +15,9 @@ from simulator.callees import SCRIPTED_CALLEES, Reaction
 from simulator.clock import SimulatorClock
 from simulator.lines import CalleeHungUp, KeyPress, Rung, Sound
 
-WEB = Path(__file__).parent.parent / "web"
 MAX_UNREAD_EVENTS = 500
 KEEP_ALIVE_SECONDS = 15.0  # a page notices by it that the server is gone
 KEYS = frozenset("0123456789*#")
-# No foreign host, no inline script: what a page may load is what we serve.
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 
 
 class PhoneExchange:
@@ -188,17 +179,7 @@ async def _happens(event: Any, timeout_seconds: float) -> bool:
 
 
 def routes(exchange: PhoneExchange) -> list[BaseRoute]:
-    """The page, its event stream, and what its buttons do."""
-    assets = {path.name for path in WEB.iterdir()}
-
-    async def page(_: Request) -> Response:
-        return FileResponse(WEB / "phone.html", headers=PAGE_HEADERS)
-
-    async def asset(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in assets:
-            return JSONResponse({"detail": "no such file"}, 404)
-        return FileResponse(WEB / name, headers=PAGE_HEADERS)
+    """The page's event stream, and what its buttons do."""
 
     async def callees(_: Request) -> Response:
         known = [
@@ -250,13 +231,11 @@ def routes(exchange: PhoneExchange) -> list[BaseRoute]:
 
     call = "/simulator/phone/calls/{call_uuid}"
     return [
-        Route("/phone", page),
         Route("/simulator/phone/callees", callees),
         Route("/simulator/phone/events", events),
         Route(call + "/keys/{key}", press, methods=["POST"]),
         Route(call + "/speech/{number:int}", say),
         Route(call + "/{action}", act, methods=["POST"]),
-        Route("/web/{name}", asset),
     ]
 
 

@@ -1,43 +1,20 @@
-"""The phone page in a real Chromium, from "call me" to `valid: true`.
+"""The phone page in a real Chromium, from "call me" to `valid: true`."""
 
-Skips where no Chromium is installed, unless REQUIRE_BROWSER is set: then its absence is a failure.
-"""
-
-import os
-import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 
+from tests.browser import NEEDS_CHROMIUM, SIZES, assert_nothing_to_scroll_sideways, open_browser, open_page
 from tests.conftest import RunningService, run_service
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-)
-# Quiet and offline: no updates, no component downloads, no QUIC.
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
-]  # fmt: skip
-PHONES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 360, "height": 740}}
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not CHROMIUM and "REQUIRE_BROWSER" not in os.environ,
-        reason="no Chromium is installed: apt install chromium",
-    ),
-]
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+async def browser() -> AsyncIterator[Browser]:
+    async for browser in open_browser():
         yield browser
-        await browser.close()
 
 
 @pytest.fixture
@@ -49,25 +26,8 @@ async def fast_service() -> AsyncIterator[RunningService]:
 
 @pytest.fixture
 async def page(browser: Browser, fast_service: RunningService) -> AsyncIterator[Page]:
-    async for page in open_page(browser, fast_service, PHONES["desktop"]):
+    async for page in open_page(browser, f"{fast_service.client.base_url}/phone"):
         yield page
-
-
-async def open_page(browser: Browser, service: RunningService, size: dict[str, int]) -> AsyncIterator[Page]:
-    """The page; anything that its console complains of fails the test, but answers that a test provokes."""
-    complaints: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and "the server responded with a status of 4" not in message.text:
-            complaints.append(message.text)
-
-    page = await browser.new_page(viewport={"width": size["width"], "height": size["height"]})
-    page.on("console", note)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    await page.goto(f"{service.client.base_url}/phone")
-    yield page
-    await page.close()
-    assert complaints == []
 
 
 async def heard_code(page: Page) -> str:
@@ -75,11 +35,11 @@ async def heard_code(page: Page) -> str:
     return "".join(await page.locator(".digit").all_text_contents())
 
 
-@pytest.mark.parametrize("size", PHONES)
+@pytest.mark.parametrize("size", SIZES)
 async def test_call_me_listen_press_1_type_the_code(
     browser: Browser, fast_service: RunningService, size: str
 ) -> None:
-    async for page in open_page(browser, fast_service, PHONES[size]):
+    async for page in open_page(browser, f"{fast_service.client.base_url}/phone", size):
         await page.click("#call-me")
         await expect(page.locator("#caller-id")).to_have_text("+12025550100")
         await page.click("#answer")
@@ -96,8 +56,7 @@ async def test_call_me_listen_press_1_type_the_code(
         await page.fill("#code", code)
         await page.click("#verify")
         await expect(page.locator("#result")).to_contain_text("valid: true")
-        overflow = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert overflow <= 0, "nothing to scroll sideways"
+        await assert_nothing_to_scroll_sideways(page)
 
 
 async def test_everything_works_by_keyboard(page: Page) -> None:
