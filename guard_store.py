@@ -37,14 +37,16 @@ class Rule(NamedTuple):
 
     name: str
     windows: tuple[Window, ...]
+    smallest_limit: int
     longest_seconds: int
     resolution_seconds: float
 
 
 def rule(name: str, *windows: Window) -> Rule:
-    is_exact = all(window.limit <= _EXACT_LIMIT for window in windows)
+    limits = [window.limit for window in windows]
     lengths = [window.seconds for window in windows]
-    return Rule(name, windows, max(lengths), 0.0 if is_exact else min(lengths) / 60)
+    resolution_seconds = 0.0 if max(limits) <= _EXACT_LIMIT else min(lengths) / 60
+    return Rule(name, windows, min(limits), max(lengths), resolution_seconds)
 
 
 class Charge(NamedTuple):
@@ -171,6 +173,8 @@ class _Log:
                 return
 
     def drop_before(self, moment: float) -> None:
+        if not self.entries or self.entries[0][0] > moment:
+            return
         stale = 0
         for at, amount in self.entries:
             if at > moment:
@@ -372,6 +376,8 @@ class MemoryGuardStore:
 
 def _refusal(charge: Charge, log: _Log, now: float) -> Exceeded | None:
     """The window that a charge does not fit into; of several, the one that takes longest to have room."""
+    if log.total + charge.amount <= charge.rule.smallest_limit:
+        return None  # the longest window has room for it, and every other one, too
     worst: Exceeded | None = None
     for window in charge.rule.windows:
         used = _used(log, charge.rule, window, now)

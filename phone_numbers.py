@@ -88,9 +88,9 @@ def _read(text: str) -> Number:
         raise InvalidPhone("has an unknown country code: write it as E.164, for example +14155550100") from None
     e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     region = phonenumbers.region_code_for_number(number)
-    if region is None or not phonenumbers.is_valid_number_for_region(number, region) or not _E164.fullmatch(e164):
+    line_type = _LINE_TYPES[phonenumbers.number_type(number)]
+    if region is None or line_type is LineType.UNKNOWN or not _E164.fullmatch(e164):  # no type: not valid
         raise InvalidPhone("is not a complete number of its country: check the digits")
-    line_type = _LINE_TYPES.get(phonenumbers.number_type(number), LineType.UNKNOWN)
     return Number(e164, None if region == _NON_GEOGRAPHIC else region, line_type)
 
 

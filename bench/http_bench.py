@@ -20,6 +20,7 @@ from bench.calls_bench import (
     measure_parallel_calls,
 )
 from bench.footprint import Footprint, measure_footprint
+from bench.guard_cost import GuardCost, measure_guard_cost
 from bench.load import CONNECTIONS
 from bench.routes_bench import BARE, ROUNDS, SENDS_A_ROUND, Measurement, measure_routes, median_of
 from bench.sample_data import SEED
@@ -44,6 +45,8 @@ def main() -> int:
     _progress(f"{PARALLEL_CALLS:,} simulated calls at once")
     parallel = measure_parallel_calls(server_core)
     print(_calls_line(parallel), flush=True)
+    _progress("abuse protection")
+    print(_guard_line(measure_guard_cost()))
     _progress("start-up time and memory")
     print(_footprint_lines(measure_footprint(server_core)))
     print(f"\nmeasured in {time.perf_counter() - started:.0f} s")
@@ -134,6 +137,13 @@ def _calls_line(parallel: ParallelCalls) -> str:
         f"once at the carrier): {calls.spoken:,} answered_and_spoken, {calls.verified:,} verified, "
         f"{calls.sent - calls.verified or 'none'} lost, in {calls.seconds:.1f} s "
         f"(CPU: service {_seconds(parallel.service_cpu)}, simulated carrier {_seconds(parallel.carrier_cpu)})"
+    )
+
+
+def _guard_line(cost: GuardCost) -> str:
+    return (
+        f"abuse protection, all rules on: {cost.microseconds:.0f} us of CPU per send beyond number parsing, over "
+        f"{cost.sends:,} sends"
     )
 
 
