@@ -120,7 +120,7 @@ class GuardStore(Protocol):
     async def block(self, block: Block) -> None: ...
 
     async def strike(self, target: str, reason: str, seconds: float) -> Block:
-        """Block a target; for twice as long as the last time when that was within a week, up to a week."""
+        """Block a target, for twice as long as the last time within a week, up to a week; a standing block stays."""
         ...
 
     async def unblock(self, target: str) -> bool:
@@ -292,6 +292,8 @@ class MemoryGuardStore:
 
     async def strike(self, target: str, reason: str, seconds: float) -> Block:
         now = self._clock.now()
+        if standing := await self.blocks_among([target]):
+            return standing[0]
         strikes = self._strikes.get(target)
         count = strikes.number if strikes is not None and now < strikes.forget_at else 0
         until = now + min(seconds * 2**count, STRIKE_MEMORY_SECONDS)

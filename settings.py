@@ -313,6 +313,9 @@ def _exposures(settings: Settings) -> list[str]:
         )
     operators = setting_values.client_keys(settings.operator_keys.get_secret_value())
     clients = setting_values.client_keys(settings.api_keys.get_secret_value())
+    unknown = set(setting_values.quotas(settings.client_quotas)) - {client for client, _ in clients}
+    if unknown:
+        problems.append(f"CLIENT_QUOTAS names clients without a key in API_KEYS: {', '.join(sorted(unknown))}")
     if {key for _, key in operators} & {key for _, key in clients}:
         problems.append("OPERATOR_KEYS has a key that is in API_KEYS, too: give operators keys of their own")
     return problems

@@ -132,6 +132,7 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
         ({"safe_prefixes": "91"}, "SAFE_PREFIXES must be beginnings of numbers"),
         ({"client_quotas": "shop"}, "CLIENT_QUOTAS must be pairs"),
         ({"client_quotas": "shop=many"}, "CLIENT_QUOTAS must be pairs"),
+        ({"client_quotas": "shop=5"}, "CLIENT_QUOTAS names clients without a key in API_KEYS: shop"),
         ({"call_prices": "IN=0.02"}, "CALL_PRICES must have max="),
         ({"call_prices": "XX=1,max=1"}, "CALL_PRICES must be pairs"),
         ({"spend_per_hour": "a lot"}, "SPEND_PER_HOUR must be amounts"),
