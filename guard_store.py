@@ -120,7 +120,7 @@ class GuardStore(Protocol):
     async def block(self, block: Block) -> None: ...
 
     async def strike(self, target: str, reason: str, seconds: float) -> Block:
-        """Block a target, for twice as long as the last time within a week, up to a week; a standing block stays."""
+        """Block a target, each time within a week for twice as long, up to a week; a standing block stays."""
         ...
 
     async def unblock(self, target: str) -> bool:
