@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 LOOK_UPS_AT_ONCE = 10
+CLOCK_SKEW_SECONDS = 10  # by which a carrier's clock may be behind ours
 
 
 class UnsupportedOption(Exception):
@@ -275,10 +276,15 @@ class OtpService:
 
     async def _ask_about(self, record: Verification) -> None:
         call = record.call
-        if call is None or not call.call_id:
+        if call is None:
             return
+        provider = self._provider_of(call)
         try:
-            event = await self._provider_of(call).look_up(call.call_id)
+            if call.call_id:
+                event = await provider.look_up(call.call_id)
+            else:  # its create request got no answer, and no callback came
+                placed_after = record.created_wall + call.started_at - record.created_at
+                event = await provider.find_call(record.phone, placed_after - CLOCK_SKEW_SECONDS)
         except ProviderError as error:
             logger.warning("call could not be looked up: %s", error)
             return

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_FORM_FIELDS = 100
+MAX_CALLS_LOOKED_THROUGH = 20
 
 DIALECT = xml_builder.Dialect(
     pause="Wait",
@@ -203,6 +205,40 @@ class VobizClient:
         if record.status != 200 or not isinstance(details, dict):
             return None
         return _ended_event(call_id, _texts_of(details), code_field="hangup_cause_code", talk_field="billsec")
+
+    async def find_call(self, to: str, placed_after: float) -> CallEvent | None:
+        """A call whose create request got no answer: among the live ones, the queued ones, or in the CDR.
+
+        No reference of ours travels with a call, so it is known by its callee; lists that are too long to be
+        looked through tell nothing. Documented: list calls, and the CDR list with its filters.
+        """
+        for status, state in (("live", CallState.ANSWERED), ("queued", CallState.DIALING)):
+            listed = await self._request("GET", f"/Call/?status={status}")
+            call_ids = listed.body.get("calls")
+            for call_id in call_ids[:MAX_CALLS_LOOKED_THROUGH] if isinstance(call_ids, list) else []:
+                if await self._is_call_to(str(call_id), to, status):
+                    return CallEvent(str(call_id), state)
+        return await self._find_record(to, placed_after)
+
+    async def _is_call_to(self, call_id: str, to: str, status: str) -> bool:
+        if not _CALL_ID.fullmatch(call_id):
+            return False
+        shown = await self._request("GET", f"/Call/{call_id}/?status={status}")
+        return str(shown.body.get("to", "")).removeprefix("+") == to[1:]
+
+    async def _find_record(self, to: str, placed_after: float) -> CallEvent | None:
+        placed_at = datetime.fromtimestamp(placed_after, UTC)
+        dates = f"start_date={placed_at:%Y-%m-%d}&end_date={placed_at + timedelta(days=1):%Y-%m-%d}"
+        listed = await self._request("GET", f"/cdr?to_number={to[1:]}&{dates}&per_page=20")
+        records = listed.body.get("data")
+        for record in records if isinstance(records, list) else []:
+            details = _texts_of(record) if isinstance(record, dict) else {}
+            call_id = details.get("uuid", "")
+            # Times are ISO 8601 in UTC, which sort as text.
+            is_later = details.get("start_time", "") >= f"{placed_at:%Y-%m-%dT%H:%M:%S}"
+            if is_later and _CALL_ID.fullmatch(call_id) and details.get("destination_number") in (to, to[1:]):
+                return _ended_event(call_id, details, code_field="hangup_cause_code", talk_field="billsec")
+        return None
 
     def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> str | None:
         """Check the V3 signature: base64(HMAC-SHA256(auth token, URL without query + "." + nonce)).

@@ -162,6 +162,13 @@ class VoiceProvider(Protocol):
         """What the carrier knows of a call now; None when it does not know it. Raises: ProviderError."""
         ...
 
+    async def find_call(self, to: str, placed_after: float) -> CallEvent | None:
+        """A call to a number whose id is not known, and what became of it; None when there is none.
+
+        `placed_after` is Unix time. Raises: ProviderError.
+        """
+        ...
+
     def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> str | None:
         """Check the signature of a callback; its nonce, or None for an unsigned one that the policy lets pass.
 

@@ -202,6 +202,15 @@ def routes(carrier: Carrier) -> list[Route]:
             return _not_found("CDR not found")
         return JSONResponse({"data": _record(call, carrier.account), "success": True})
 
+    async def list_records(request: Request) -> Response:
+        found = [_record(call, carrier.account) for call in reversed(carrier.records.values())]
+        to_number = request.query_params.get("to_number")
+        if to_number is not None:
+            found = [record for record in found if record["destination_number"] == to_number]
+        page = found[: int(request.query_params.get("per_page", "20"))]
+        account_id = carrier.account.auth_id
+        return JSONResponse({"account_id": account_id, "count": len(page), "data": page, "success": True})
+
     async def show_concurrency(_: Request) -> Response:
         calls, limit = len(carrier.calls), carrier.account.concurrent_calls
         body = {"account_id": carrier.account.auth_id, "concurrent_calls": calls, "max_concurrent": limit}
@@ -233,6 +242,7 @@ def routes(carrier: Carrier) -> list[Route]:
         Route(call_path, guarded(hang_up), methods=["DELETE"]),
         Route(call_path + "/", guarded(show_call), methods=["GET"]),
         Route(call_path, guarded(show_call), methods=["GET"]),
+        Route("/Account/{auth_id}/cdr", guarded(list_records), methods=["GET"]),
         Route("/Account/{auth_id}/cdr/{call_uuid}", guarded(show_record), methods=["GET"]),
         Route("/Account/{auth_id}/concurrency", guarded(show_concurrency), methods=["GET"]),
         Route("/{path:path}", unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
@@ -359,6 +369,7 @@ def _record(call: SimulatedCall, account: Account) -> dict[str, Any]:
         "call_direction": "outbound",
         "caller_id_number": call.request.from_number,
         "destination_number": call.request.to.removeprefix("+"),
+        "start_time": datetime.fromtimestamp(call.started_wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "duration": int(call.ring_seconds + call.talk_seconds),
         "billsec": int(call.talk_seconds),
         "ring_time": int(call.ring_seconds),

@@ -181,6 +181,38 @@ async def test_a_call_that_cannot_be_looked_up_is_given_up_later(fake_time: Fake
         assert (call["state"], call["end_reason"]) == ("completed", "unknown")
 
 
+async def test_a_call_of_which_nothing_was_heard_at_all_is_searched_for_by_its_callee(fake_time: FakeTime) -> None:
+    """Its create request timed out and no callback came: the carrier is asked, and nobody is called again."""
+    created: list[httpx.Request] = []
+
+    def vendor(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            created.append(request)
+            raise httpx.ReadTimeout("no answer")
+        if request.url.path.endswith("/cdr"):
+            assert request.url.params["to_number"] == "14155550142"
+            record = {
+                "uuid": CALL_UUID,
+                "destination_number": "14155550142",
+                "start_time": "2026-01-01T00:00:01Z",
+                "hangup_cause_code": 3010,
+                "hangup_cause": "USER_BUSY",
+            }
+            return httpx.Response(200, json={"data": [record]})
+        return httpx.Response(200, json={"calls": []})
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(vendor))
+    settings = {"vobiz_auth_id": "MA_TEST", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": "+12025550100"}
+    async with run_service(fake_time.clock, http, public_url=PUBLIC_URL, **settings) as service:
+        assert (await service.send("+14155550142")).status_code == 202
+        assert (await service.send("+14155550142")).json()["deduplicated"]
+        fake_time.advance(30 + 16)
+        await service.app.state.service.ask_about_silent_calls()
+        call = (await service.status("+14155550142"))["call"]
+        assert (call["call_uuid"], call["state"], call["end_reason"]) == (CALL_UUID, "completed", "busy")
+        assert len(created) == 1
+
+
 async def test_voicemail_is_hung_up_on_when_detection_is_on() -> None:
     async with run_service(machine_detection="hangup") as service:
         for phone, end_reason in (("+14155550109", "voicemail"), ("+14155550101", "answered_and_spoken")):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -18,6 +19,7 @@ from simulator.clock import SimulatorClock
 from simulator.lines import CalleeHungUp, ScriptedLine, Sound
 from simulator.phone import PhoneExchange
 from tests.conftest import RunningService, run_service
+from voice_provider import CallState, EndReason
 
 # Answer documents
 
@@ -220,6 +222,19 @@ async def test_a_live_call_is_listed_shown_hung_up_and_recorded(service: Running
     record = (await get(f"/cdr/{call_uuid}")).json()["data"]
     assert (record["hangup_cause_code"], record["hangup_source"]) == (1000, "API Request")
     assert (await service.client.delete(f"{base}/Call/{call_uuid}", headers=headers)).status_code == 404
+
+
+async def test_a_call_is_found_by_its_callee_while_it_rings_and_after_its_end(service: RunningService) -> None:
+    client = service.app.state.service._providers.default
+    started = time.time() - 5
+    assert await client.find_call("+14155550142", started) is None
+    ringing = (await service.send("+14155550142")).json()["call_uuid"]
+    found = await client.find_call("+14155550142", started)
+    assert (found.call_id, found.state) == (ringing, CallState.DIALING)
+    busy = (await service.send("+14155550105")).json()["call_uuid"]
+    await asyncio.gather(*filter(None, [service.carrier.tasks.get(busy)]))
+    found = await client.find_call("+14155550105", started)
+    assert (found.call_id, found.end_reason) == (busy, EndReason.BUSY)
 
 
 async def test_old_records_are_dropped(service: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,6 +248,38 @@ async def test_a_call_that_vobiz_does_not_know_is_none(answer: Any) -> None:
     assert await client_of(answering(404, answer)).look_up(CALL_ID) is None
 
 
+RECORD = {"uuid": CALL_ID, "destination_number": "14155550142", "start_time": "2026-01-01T00:00:05Z"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "state"),
+    [
+        pytest.param({"live": [CALL_ID]}, CallState.ANSWERED, id="live"),
+        pytest.param({"queued": ["not an id", CALL_ID]}, CallState.DIALING, id="queued"),
+        pytest.param({"cdr": [RECORD]}, CallState.COMPLETED, id="ended"),
+        pytest.param({"cdr": [{**RECORD, "start_time": "2025-12-31T23:59:59Z"}]}, None, id="an earlier call"),
+        pytest.param({"cdr": [{**RECORD, "destination_number": "14155550143"}]}, None, id="another callee"),
+        pytest.param({"cdr": ["x", {}]}, None, id="no records"),
+        pytest.param({"live": ["5a9fd4a0-0000-11ef-bef9-0242ac110005"]}, None, id="live to another callee"),
+        pytest.param({"live": "x", "cdr": "x"}, None, id="odd answers"),
+    ],
+)
+async def test_a_call_without_a_known_id_is_found_by_its_callee(answers: dict[str, Any], state: Any) -> None:
+    def vendor(request: httpx.Request) -> httpx.Response:
+        status = request.url.params.get("status", "cdr")
+        if request.url.path.endswith("/Call/"):
+            return httpx.Response(200, json={"calls": answers.get(status, [])})
+        if request.url.path.endswith("/cdr"):
+            assert request.url.params["start_date"] == "2026-01-01"
+            return httpx.Response(200, json={"data": answers.get("cdr", [])})
+        to = "+14155550142" if CALL_ID in str(request.url) else "+14155550143"
+        return httpx.Response(200, json={"to": to, "call_uuid": CALL_ID})
+
+    event = await client_of(vendor).find_call("+14155550142", 1_767_225_600.0)
+    assert (event and event.state) == state
+    assert event is None or event.call_id == CALL_ID
+
+
 # Signatures. The vector was computed from the documented formula with two independent HMAC implementations.
 
 VECTOR_TOKEN = "vobiz_test_token_0123456789"
