@@ -31,6 +31,7 @@ from call_flow import CallFlow
 from call_links import CallLinks
 from call_script import ScriptWriter, load_spoken_texts
 from clock import Clock
+from connection_limits import LimitedConnections, LimitedProtocol, ReceiveLimits, raise_descriptor_limit
 from http_client import open_http_client
 from lean_route import MAX_BODY_BYTES, LeanApp
 from log_format import set_up_logging
@@ -216,11 +217,33 @@ def _lifespan(
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which tells the app at once when it is asked to stop."""
+    """uvicorn, which tells the app at once when it is asked to stop, and cuts slow senders."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(
+        self, app: FastAPI, limits: ReceiveLimits | None = None, drain_seconds: int = DRAIN_SECONDS
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http=LimitedProtocol,
+            ws="none",  # a connection that changes its protocol would leave the limits
+            log_config=None,
+            access_log=False,  # it writes paths, which hold numbers and call tokens
+            proxy_headers=False,  # a sender's word on its address counts only where TRUSTED_PROXIES says so
+            server_header=False,
+            timeout_graceful_shutdown=drain_seconds,
+        )
         super().__init__(config)
         self._app = app
+        self.connections = LimitedConnections(limits or ReceiveLimits())
+        self.server_state = self.connections
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._sweeper = asyncio.create_task(self.connections.keep_sweeping(), name="sweeper")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)  # with sweeps: a slow sender must not hold the stop up
+        self._sweeper.cancel()
 
     def stop(self) -> None:
         """Begin to stop: not ready any more, event streams ended (they would hold the stop up), then drain."""
@@ -236,6 +259,7 @@ class Server(uvicorn.Server):
 
 def main() -> int:
     """Serve until a signal comes. Bad settings end the start with one line each."""
+    raise_descriptor_limit()
     try:
         settings = load_settings()
         listener = _listen(settings)
@@ -249,16 +273,8 @@ def main() -> int:
             print(f"voice-otp: {problem}", file=sys.stderr)
         return 2
     print(banner(settings), file=sys.stderr, flush=True)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,  # it writes paths, which hold numbers and call tokens
-        proxy_headers=False,  # a sender's word on its address counts only where TRUSTED_PROXIES says so
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly stop
-        Server(config, app).run(sockets=[listener])
+        Server(app).run(sockets=[listener])
     return 0
 
 

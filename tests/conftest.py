@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from clock import Clock
+from connection_limits import ReceiveLimits
 from http_client import open_http_client
 from log_format import JsonFormatter
 from server import Server, create_app
@@ -113,8 +113,9 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 class RunningService:
     """The app under a real uvicorn on a free port of loopback, in the test's own event loop."""
 
-    def __init__(self, app: FastAPI, settings: Settings, client: httpx.AsyncClient) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, client: httpx.AsyncClient, server: Server) -> None:
         self.app = app
+        self.server = server
         self.settings = settings
         self.client = client
 
@@ -144,8 +145,9 @@ class RunningService:
 class AnnouncedServer(Server):
     """Says when it has started."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
-        super().__init__(config, app)
+    def __init__(self, app: FastAPI) -> None:
+        # Sweeps come from tests only: a slow machine must not cut a test's own connections.
+        super().__init__(app, ReceiveLimits(sweep_seconds=3600), drain_seconds=5)
         self.has_started = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -162,14 +164,13 @@ async def run_service(
     port = listener.getsockname()[1]
     given = load_settings(**{"simulator_speed": float("inf"), "http_port": port, **NO_LIMITS, **settings})
     app = create_app(given, clock, http)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
-    server = AnnouncedServer(config, app)
+    server = AnnouncedServer(app)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await server.has_started.wait()
     try:
         async with open_http_client(60) as client:
             client.base_url = httpx.URL(f"http://127.0.0.1:{port}")
-            yield RunningService(app, given, client)
+            yield RunningService(app, given, client, server)
     finally:
         keep_secrets_of_calls(app)
         server.stop()
