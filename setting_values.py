@@ -113,6 +113,6 @@ def millionths(text: str) -> int:
         amount = Decimal(text) * MONEY
     except InvalidOperation:
         amount = Decimal(-1)
-    if not amount.is_finite() or amount < 0 or amount > MONEY**2 or amount != int(amount):
+    if not amount.is_finite() or amount < 0 or amount > MONEY * 10**9 or amount != int(amount):
         raise ValueError("must be amounts such as 0.02, with at most six decimals")
     return int(amount)
