@@ -179,11 +179,22 @@ def problem_of(error: Exception) -> Problem:
             return Problem(500, "internal_error", "an unexpected error; the log of this service says where")
 
 
+# What a caller may know of a limit; of those of a destination no more than that there is one.
+_LIMIT_DETAILS = {
+    "number": "this number was called a moment ago, or too often: try again later",
+    "client": "this client has used up its calls per hour: try again later",
+    "client-wrong-codes": "this client has checked too many wrong codes: try again later",
+    "address-wrong-codes": "too many wrong codes came from this address: try again later",
+    "status-reads": "this status was read too often: try again later",
+}
+
+
 def _limit_problem(error: LimitReached) -> Problem:
     if isinstance(error, SpendingLimitReached):
         code, detail = "spending_limit_reached", "this service has reached its limit of spending on calls"
     else:
-        code, detail = "rate_limited", "too many requests of this kind: try again later"
+        name = error.quota.name if error.quota is not None else ""
+        code, detail = "rate_limited", _LIMIT_DETAILS.get(name, "too many requests of this kind: try again later")
     return Problem(
         429,
         code,
