@@ -101,9 +101,11 @@ class Access:
         raise AddressLocked(answer[0].retry_after_seconds or 0)
 
     async def _let_in_newcomer(self, caller: Caller) -> None:
-        left, reset_seconds = await self._store.room(Charge(BAD_KEYS, caller.address))
-        if not left:
-            raise AddressLocked(reset_seconds)
+        """Unless its address is locked: then a right key is told the same as a wrong one, down to the wait."""
+        answer = await self._store.reserve([Charge(BAD_KEYS, caller.address)])
+        if not isinstance(answer, Reservation):
+            raise AddressLocked(answer[0].retry_after_seconds or 0)
+        await self._store.refund(answer)
         self._seen[caller] = None
         if len(self._seen) > MAX_KNOWN_ADDRESSES:
             self._seen.popitem(last=False)
@@ -121,11 +123,14 @@ def client_address(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
     """The address that a request comes from, an IPv6 one cut to its /64.
 
     `X-Forwarded-For` counts only as far as trusted proxies wrote it: read from its end, the first address that is
-    no trusted proxy is the sender. Other headers never count.
+    no trusted proxy is the sender. Where a proxy wrote something else, it is the sender itself, for what stands
+    before it was written by strangers. Other headers never count.
     """
     peer = scope["client"][0] if scope.get("client") else ""
     if trusted_proxies and _is_trusted(peer, trusted_proxies):
         for hop in reversed(_forwarded_for(scope)):
+            if _address(hop) is None:
+                break
             peer = hop
             if not _is_trusted(hop, trusted_proxies):
                 break
@@ -134,8 +139,7 @@ def client_address(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
 
 def _forwarded_for(scope: Scope) -> list[str]:
     lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-    hops = [hop.strip() for hop in ",".join(lines).split(",")] if lines else []
-    return [hop for hop in hops if _address(hop) is not None]
+    return [hop.strip() for hop in ",".join(lines).split(",")] if lines else []
 
 
 def _is_trusted(text: str, trusted_proxies: Sequence[Network]) -> bool:

@@ -96,7 +96,7 @@ class GuardStore(Protocol):
     """All methods raise StoreUnavailable when the store cannot answer, and then nothing is let through."""
 
     async def reserve(self, charges: Sequence[Charge]) -> Reservation | list[Exceeded]:
-        """Count all charges, or none of them and say which do not fit."""
+        """Count all charges, or none of them and say which do not fit. No two of them have one key."""
         ...
 
     async def refund(self, reservation: Reservation) -> None:
@@ -120,7 +120,10 @@ class GuardStore(Protocol):
     async def block(self, block: Block) -> None: ...
 
     async def strike(self, target: str, reason: str, seconds: float) -> Block:
-        """Block a target, each time within a week for twice as long, up to a week; a standing block stays."""
+        """Block a target; for twice as long as the last time when that was within a week, up to a week.
+
+        A block that stands stays as it is: many calls at once are one strike, and an operator's block has no end.
+        """
         ...
 
     async def unblock(self, target: str) -> bool:
@@ -168,24 +171,27 @@ class _Log:
             entry_at, kept = self.entries[index]
             if entry_at == at:
                 taken = min(kept, amount)
-                self.entries[index] = (entry_at, kept - taken)
                 self.total -= taken
+                if kept > taken:
+                    self.entries[index] = (entry_at, kept - taken)
+                else:
+                    del self.entries[index]
                 return
 
-    def drop_before(self, moment: float) -> None:
-        if not self.entries or self.entries[0][0] > moment:
-            return
-        stale = 0
-        for at, amount in self.entries:
-            if at > moment:
-                break
-            stale += 1
-            self.total -= amount
-        if stale:
-            del self.entries[:stale]
+    # When an entry ends is always `at + lifetime`, so that a wait which was told is enough to the last bit.
 
-    def since(self, moment: float) -> int:
-        return sum(amount for at, amount in self.entries if at > moment)
+    def drop_ended(self, now: float, lifetime: float) -> None:
+        ended = 0
+        for at, amount in self.entries:
+            if at + lifetime > now:
+                break
+            ended += 1
+            self.total -= amount
+        if ended:
+            del self.entries[:ended]
+
+    def used(self, now: float, lifetime: float) -> int:
+        return sum(amount for at, amount in self.entries if at + lifetime > now)
 
 
 class _Remembered(NamedTuple):
@@ -218,7 +224,8 @@ class MemoryGuardStore:
 
     async def reserve(self, charges: Sequence[Charge]) -> Reservation | list[Exceeded]:
         now = self._clock.now()
-        logs = [self._log_of(charge, now) for charge in charges]
+        keys = [charge.key for charge in charges]
+        logs = [self._log_of(key, charge.rule, now) for key, charge in zip(keys, charges, strict=True)]
         exceeded = [
             refusal
             for charge, log in zip(charges, logs, strict=True)
@@ -226,20 +233,22 @@ class MemoryGuardStore:
         ]
         if exceeded:
             return exceeded
-        for charge, log in zip(charges, logs, strict=True):
+        new = [key for key in keys if key not in self._logs]
+        if new and len(self._logs) + len(new) > self._capacity:
+            raise StoreFull("limits are counted for as many numbers as the store can hold")
+        for key, charge, log in zip(keys, charges, logs, strict=True):
             log.add(now, charge.amount, charge.rule.resolution_seconds)
+            if key in new:
+                self._logs[key] = log
+                self._idle_logs.add(now + _lifetime(charge.rule), (key, charge.rule))
         return Reservation(charges, now)
 
-    def _log_of(self, charge: Charge, now: float) -> _Log:
-        key = charge.key
+    def _log_of(self, key: str, rule: Rule, now: float) -> _Log:
+        """What was counted so far. A new log is kept only once something is counted: refusals fill no store."""
         log = self._logs.get(key)
         if log is None:
-            if len(self._logs) >= self._capacity:
-                raise StoreFull("limits are counted for as many numbers as the store can hold")
-            log = self._logs[key] = _Log()
-            self._idle_logs.add(now + charge.rule.longest_seconds, (key, charge.rule))
-        else:
-            log.drop_before(now - charge.rule.longest_seconds - charge.rule.resolution_seconds)
+            return _Log()
+        log.drop_ended(now, _lifetime(rule))
         return log
 
     async def refund(self, reservation: Reservation) -> None:
@@ -251,9 +260,9 @@ class MemoryGuardStore:
     async def room(self, charge: Charge) -> tuple[int, int]:
         now = self._clock.now()
         window = charge.rule.windows[0]
-        log = self._logs.get(charge.key)
-        used = _used(log, charge.rule, window, now) if log is not None else 0
-        if log is None or not used:
+        log = self._log_of(charge.key, charge.rule, now)
+        used = _used(log, charge.rule, window, now)
+        if not used:
             return window.limit, 0
         free_at = log.entries[-1][0] + charge.rule.resolution_seconds + window.seconds
         return max(0, window.limit - used), math.ceil(max(0.0, free_at - now))
@@ -292,8 +301,9 @@ class MemoryGuardStore:
 
     async def strike(self, target: str, reason: str, seconds: float) -> Block:
         now = self._clock.now()
-        if standing := await self.blocks_among([target]):
-            return standing[0]
+        standing = self._blocks.get(target)
+        if standing is not None and _stands(standing, now):
+            return standing
         strikes = self._strikes.get(target)
         count = strikes.number if strikes is not None and now < strikes.forget_at else 0
         until = now + min(seconds * 2**count, STRIKE_MEMORY_SECONDS)
@@ -315,7 +325,7 @@ class MemoryGuardStore:
             return []
         now = self._clock.now()
         found = [self._blocks[target] for target in targets if target in self._blocks]
-        return [block for block in found if block.until is None or now < block.until]
+        return [block for block in found if _stands(block, now)]
 
     async def remember(self, key: str, value: bytes, seconds: float) -> bytes | None:
         now = self._clock.now()
@@ -353,11 +363,9 @@ class MemoryGuardStore:
         return max(len(logs), len(destinations), len(remembered)) >= limit
 
     def _drop_idle_log(self, key: str, rule: Rule, now: float) -> None:
-        log = self._logs[key]
-        lifetime = rule.longest_seconds + rule.resolution_seconds
-        log.drop_before(now - lifetime)
+        log = self._log_of(key, rule, now)
         if log.entries:
-            self._idle_logs.add(log.entries[-1][0] + lifetime, (key, rule))
+            self._idle_logs.add(log.entries[-1][0] + _lifetime(rule), (key, rule))
         else:
             del self._logs[key]
 
@@ -370,10 +378,19 @@ class MemoryGuardStore:
 
     def _drop_ended_blocks(self) -> None:
         now = self._clock.now()
-        for target in [one.target for one in self._blocks.values() if one.until is not None and one.until <= now]:
+        for target in [block.target for block in self._blocks.values() if not _stands(block, now)]:
             del self._blocks[target]
         for target in [target for target, strikes in self._strikes.items() if strikes.forget_at <= now]:
             del self._strikes[target]
+
+
+def _stands(block: Block, now: float) -> bool:
+    return block.until is None or now < block.until
+
+
+def _lifetime(rule: Rule) -> float:
+    """Seconds for which what was counted can matter."""
+    return rule.longest_seconds + rule.resolution_seconds
 
 
 def _refusal(charge: Charge, log: _Log, now: float) -> Exceeded | None:
@@ -396,16 +413,16 @@ def _refusal(charge: Charge, log: _Log, now: float) -> Exceeded | None:
 def _used(log: _Log, rule: Rule, window: Window, now: float) -> int:
     if len(rule.windows) == 1:
         return log.total
-    return log.since(now - rule.resolution_seconds - window.seconds)
+    return log.used(now, window.seconds + rule.resolution_seconds)
 
 
 def _wait(log: _Log, charge: Charge, window: Window, used: int, now: float) -> float:
     """Seconds until enough of a window has passed."""
     lifetime = window.seconds + charge.rule.resolution_seconds
     for at, amount in log.entries:
-        if at <= now - lifetime:
+        if at + lifetime <= now:
             continue
         used -= amount
         if used + charge.amount <= window.limit:
-            return max(0.0, at + lifetime - now)
+            return at + lifetime - now
     return lifetime
