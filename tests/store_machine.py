@@ -99,8 +99,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     # What a backend does
 
-    @rule(client=clients, phone=phones, ttl=lives, is_own=st.booleans())
-    def send(self, client: str, phone: str, ttl: int, is_own: bool) -> None:
+    @rule(client=clients, phone=phones, ttl=lives, is_own=st.booleans(), after_hangup=st.booleans())
+    def send(self, client: str, phone: str, ttl: int, is_own: bool, after_hangup: bool) -> None:
+        if after_hangup:
+            self.hang_up(phone)
         self.codes_drawn += 1
         code = f"CODE{self.codes_drawn:04d}"
         live = [one for one in self.issued.values() if one.phone == phone and one.seen.live_call]
@@ -120,6 +122,13 @@ class StoreMachine(RuleBasedStateMachine):
         assert not live, "two live calls to one number"
         self.on_new_call(begun.record, code, is_own, ttl)
 
+    def hang_up(self, phone: str) -> None:
+        for verification_id, one in self.issued.items():
+            call = one.seen.live_call
+            if one.phone == phone and call is not None:
+                self.run(self.store.fail_call(verification_id, call.number, EndReason.NO_ANSWER, ""))
+        self.look_at_every_verification()
+
     def on_new_call(self, record: Verification, code: str, is_own: bool, ttl: int) -> None:
         before = self.issued.get(record.id)
         if before is None:
@@ -132,12 +141,27 @@ class StoreMachine(RuleBasedStateMachine):
             self.dead_codes.append(before.code)
             before.code = code
 
-    @rule(number=picks, by_id=st.booleans(), is_right=st.booleans())
-    def verify(self, number: int, by_id: bool, is_right: bool) -> None:
+    @rule(number=picks, by_id=st.booleans())
+    def verify_right(self, number: int, by_id: bool) -> None:
         picked = self.pick(number)
         if picked is not None:
-            verification_id, one = picked
-            self.check(one.client, verification_id if by_id else one.phone, one.code if is_right else "WRONG")
+            self.check(picked[1].client, picked[0] if by_id else picked[1].phone, picked[1].code)
+
+    @rule(number=picks, by_id=st.booleans(), guesses=st.integers(1, 6))
+    def verify_wrong(self, number: int, by_id: bool, guesses: int) -> None:
+        picked = self.pick(number)
+        if picked is not None:
+            self.guess(picked[1].client, picked[0] if by_id else picked[1].phone, guesses)
+
+    @rule(phone=phones, guesses=st.integers(1, 6))
+    def verify_wrong_for_each_client(self, phone: str, guesses: int) -> None:
+        for client in CLIENTS:
+            self.guess(client, phone, guesses)
+
+    def guess(self, client: str, key: str, guesses: int) -> None:
+        for _ in range(guesses):
+            self.check(client, key, "WRONG")
+            self.look_at_every_verification()
 
     @rule(client=clients, number=picks, by_id=st.booleans())
     def verify_as_another_client(self, client: str, number: int, by_id: bool) -> None:
