@@ -171,8 +171,8 @@ class StoreRules(msgspec.Struct, frozen=True):
 class MemoryOtpStore:
     """The store of a single process. Nothing in it awaits, so each method is one step of the event loop.
 
-    Holds at most `capacity` verifications. Ended ones are kept for `retention_seconds` for status queries, and
-    make room first when it is full; ones under way are never evicted.
+    Holds at most `capacity` verifications. Ones that are over are kept for `retention_seconds` for status queries,
+    and make room first when it is full; ones under way, or with a live call, are never evicted.
     """
 
     def __init__(self, sealer: Sealer, clock: Clock, rules: StoreRules) -> None:
@@ -183,7 +183,7 @@ class MemoryOtpStore:
         self._newest: defaultdict[str, dict[str, str]] = defaultdict(dict)  # client, phone
         self._called: dict[str, str] = {}  # the verification whose call is live, by line key
         self._by_live_call: defaultdict[str, dict[str, str]] = defaultdict(dict)  # provider, call id
-        self._ended: OrderedDict[str, float] = OrderedDict()  # in the order of their ends, with the time of each
+        self._over: OrderedDict[str, float] = OrderedDict()  # in the order of their ends, with the time of each
         self._failures = NumberFailures(rules.max_failures_per_number)
         self._deadlines: TimerWheel[str] = TimerWheel()
         self._overdue: TimerWheel[str] = TimerWheel()
@@ -242,9 +242,9 @@ class MemoryOtpStore:
             raise StoreFull("wrong codes are remembered for as many numbers as the store can hold")
         if len(self._by_id) < self._rules.capacity:
             return
-        if not self._ended:
+        if not self._over:
             raise StoreFull(f"{self._rules.capacity} verifications are under way")
-        self._forget(next(iter(self._ended)))
+        self._forget(next(iter(self._over)))
 
     def _is_another_code(self, record: Verification, new_code: NewCode) -> bool:
         return new_code.is_backends_own and not self._sealer.matches(record.sealed_code, record.id, new_code.code)
@@ -333,14 +333,14 @@ class MemoryOtpStore:
         due = self._deadlines.take(now, limit)
         records = [self._up_to_date(self._by_id.get(verification_id), now) for verification_id in due]
         forgiven = self._failures.expire(now, limit)
-        forgotten = self._forget_ended(now - self._rules.retention_seconds, limit)
+        forgotten = self._forget_over(now - self._rules.retention_seconds, limit)
         expired = [record for record in records if record is not None and record.status is Status.EXPIRED]
         return Expired(expired, max(len(due), forgiven, forgotten) >= limit)
 
-    def _forget_ended(self, ended_before: float, limit: int) -> int:
+    def _forget_over(self, ended_before: float, limit: int) -> int:
         forgotten = 0
-        while self._ended and forgotten < limit:
-            verification_id, ended_at = next(iter(self._ended.items()))
+        while self._over and forgotten < limit:
+            verification_id, ended_at = next(iter(self._over.items()))
             if ended_at > ended_before:
                 break
             self._forget(verification_id)
@@ -386,8 +386,8 @@ class MemoryOtpStore:
     def _save(self, record: Verification) -> Verification:
         before = self._by_id.get(record.id)
         self._by_id[record.id] = record
-        if record.is_final and (before is None or not before.is_final):
-            self._ended[record.id] = self._clock.now()
+        if record.is_over and (before is None or not before.is_over):
+            self._over[record.id] = self._clock.now()
         self._index_call(record, before.call if before else None, record.call)
         return record
 
@@ -408,7 +408,7 @@ class MemoryOtpStore:
 
     def _forget(self, verification_id: str) -> None:
         record = self._by_id.pop(verification_id, None)
-        self._ended.pop(verification_id, None)
+        self._over.pop(verification_id, None)
         if record is None:
             return
         if self._newest[record.client].get(record.phone) == verification_id:

@@ -138,6 +138,11 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
         return self.status in FINAL
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing can happen any more: a code that has ended may still have a phone ringing."""
+        return self.is_final and self.live_call is None
+
+    @property
     def live_call(self) -> Call | None:
         return self.call if self.call is not None and self.call.is_live else None
 

@@ -134,6 +134,7 @@ class StoreCases:
     async def test_an_ended_verification_is_forgotten_after_its_retention(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, retention_seconds=60)
         record = await self.begin(store, ttl=30)
+        await self.end_call(store, record)
         for seconds in (31, 58):
             fake_time.advance(seconds)
             await store.expire()
@@ -142,6 +143,18 @@ class StoreCases:
         await store.expire()
         assert await store.find(CLIENT, record.id) is None
         assert await store.find(CLIENT, PHONE) is None
+
+    async def test_an_ended_verification_is_remembered_as_long_as_its_call_is_live(
+        self, fake_time: FakeTime
+    ) -> None:
+        store = self.make_store(fake_time, retention_seconds=60)
+        record = await self.begin(store)
+        await self.answer_call(store, record)
+        await store.check(CLIENT, PHONE, CODE)
+        fake_time.advance(61)
+        await store.expire()
+        with pytest.raises(CallStillLive):
+            await self.begin(store)
 
     async def test_forgetting_an_old_verification_leaves_the_newer_one_of_its_number(
         self, fake_time: FakeTime
@@ -398,9 +411,12 @@ class StoreCases:
 
     async def test_a_full_store_makes_room_by_forgetting_what_has_ended(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, capacity=2)
-        await self.begin(store)
+        first = await self.begin(store)
         await self.begin(store, OTHER_PHONE)
         await store.check(CLIENT, PHONE, CODE)
+        with pytest.raises(StoreFull):
+            await self.begin(store, "+14155550144")
+        await self.end_call(store, first)
         await self.begin(store, "+14155550144")
         assert await store.find(CLIENT, PHONE) is None
         assert await store.find(CLIENT, OTHER_PHONE) is not None

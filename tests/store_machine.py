@@ -1,0 +1,378 @@
+"""Any history of a store, generated: what must hold after each step, and what each answer must have been.
+
+A store's test module subclasses `StoreMachine` and says how to make one; the machine keeps a model of its own,
+written from what is promised and not from how any store does it.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
+
+from number_failures import NumberLocked
+from otp_store import CallStillLive, Checked, NewCode, OtherCall, OtpStore, Outcome, StoreRules
+from tests.conftest import FakeTime
+from tests.store_cases import NEW_CALL
+from verification import FINAL, NEWS_GRACE_SECONDS, Status, Verification
+from voice_provider import CallEvent, CallState, EndReason
+
+T = TypeVar("T")
+
+CLIENTS = ("shop", "bank")
+PHONES = ("+14155550142", "+14155550143")
+# A short retention, so that what ended is forgotten while other things still go on.
+RULES = StoreRules(max_failures_per_number=8, retention_seconds=10)
+# Wrong codes in a row, and the seconds that each one from the fifth on costs; the eighth locks for a day.
+WAITS = {5: 30, 6: 60, 7: 120}
+DAY = 24 * 3600
+LONGEST_LIFE = 600
+
+clients = st.sampled_from(CLIENTS)
+phones = st.sampled_from(PHONES)
+lives = st.sampled_from([30, 300, LONGEST_LIFE])
+waits = st.sampled_from([0.5, 10, 29.5, 30, 31, 60, 120, 300, 599.5, 600, 3600, DAY])
+jumps = st.sampled_from([-DAY, -3600, -300, -1, 1, 300, 599, 600, 3600, DAY])
+readings = st.integers(1, 5)
+picks = st.one_of(st.just(0), st.integers(0, 20))  # mostly the newest
+calls_ago = st.one_of(st.just(0), st.integers(0, 2))
+
+
+@dataclass
+class Issued:
+    """What the model knows of a verification."""
+
+    client: str
+    phone: str
+    code: str
+    ttl: int
+    created: float
+    created_wall: float
+    seen: Verification
+    evaluated: int = 0
+    successes: int = 0
+    ended_at: float | None = None
+    fetches: dict[int, int] = field(default_factory=dict)
+    """By call number."""
+
+    def is_old(self, time: FakeTime) -> bool:
+        return max(time.seconds - self.created, time.wall_seconds - self.created_wall) >= self.ttl
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Send, resend, verify, report, wait, jump, restart, in any order, over two clients and two numbers."""
+
+    forgets_on_restart: ClassVar[bool] = True
+
+    def make_store(self, time: FakeTime, rules: StoreRules) -> OtpStore:
+        """A store on its own, or the same one again after a restart of its process."""
+        raise NotImplementedError
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.time = FakeTime()
+        self.store = self.make_store(self.time, RULES)
+        self.issued: dict[str, Issued] = {}
+        self.newest: dict[tuple[str, str], str] = {}
+        self.dead_codes: list[str] = []
+        self.in_a_row = dict.fromkeys(PHONES, 0)
+        self.wait_until = dict.fromkeys(PHONES, 0.0)
+        self.last_failure = dict.fromkeys(PHONES, 0.0)
+        self.codes_drawn = 0
+
+    def teardown(self) -> None:
+        self.runner.close()
+
+    def run(self, step: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(step)
+
+    def pick(self, number: int) -> tuple[str, Issued] | None:
+        items = list(self.issued.items())
+        return items[-1 - number % len(items)] if items else None
+
+    def is_waiting(self, phone: str) -> bool:
+        return self.time.seconds < self.wait_until[phone]
+
+    # What a backend does
+
+    @rule(client=clients, phone=phones, ttl=lives, is_own=st.booleans(), after_hangup=st.booleans())
+    def send(self, client: str, phone: str, ttl: int, is_own: bool, after_hangup: bool) -> None:
+        if after_hangup:
+            self.hang_up(phone)
+        self.codes_drawn += 1
+        code = f"CODE{self.codes_drawn:04d}"
+        live = [one for one in self.issued.values() if one.phone == phone and one.seen.live_call]
+        try:
+            begun = self.run(self.store.begin(client, phone, NewCode(code, is_own, ttl), NEW_CALL))
+        except NumberLocked:
+            assert self.is_waiting(phone)
+            return
+        except CallStillLive:
+            assert live, "refused for a live call where there is none"
+            return
+        assert not self.is_waiting(phone), "called while wrong codes are waited out"
+        if begun.is_duplicate:
+            assert [one.seen.id for one in live] == [begun.record.id]
+            assert live[0].client == client, "a client was given another one's call"
+            return
+        assert not live, "two live calls to one number"
+        self.on_new_call(begun.record, code, is_own, ttl)
+
+    def hang_up(self, phone: str) -> None:
+        for verification_id, one in self.issued.items():
+            call = one.seen.live_call
+            if one.phone == phone and call is not None:
+                self.run(self.store.fail_call(verification_id, call.number, EndReason.NO_ANSWER, ""))
+        self.look_at_every_verification()
+
+    def on_new_call(self, record: Verification, code: str, is_own: bool, ttl: int) -> None:
+        before = self.issued.get(record.id)
+        if before is None:
+            client, phone = record.client, record.phone
+            self.issued[record.id] = Issued(
+                client, phone, code, ttl, self.time.seconds, self.time.wall_seconds, record
+            )
+            self.newest[client, phone] = record.id
+        elif is_own:
+            self.dead_codes.append(before.code)
+            before.code = code
+
+    @rule(number=picks, by_id=st.booleans())
+    def verify_right(self, number: int, by_id: bool) -> None:
+        picked = self.pick(number)
+        if picked is not None:
+            self.check(picked[1].client, picked[0] if by_id else picked[1].phone, picked[1].code)
+
+    @rule(number=picks, by_id=st.booleans(), guesses=st.integers(1, 6))
+    def verify_wrong(self, number: int, by_id: bool, guesses: int) -> None:
+        picked = self.pick(number)
+        if picked is not None:
+            self.guess(picked[1].client, picked[0] if by_id else picked[1].phone, guesses)
+
+    @rule(phone=phones, guesses=st.integers(1, 6))
+    def verify_wrong_for_each_client(self, phone: str, guesses: int) -> None:
+        for client in CLIENTS:
+            self.guess(client, phone, guesses)
+
+    def guess(self, client: str, key: str, guesses: int) -> None:
+        for _ in range(guesses):
+            self.check(client, key, "WRONG")
+            self.look_at_every_verification()
+
+    @rule(client=clients, number=picks, by_id=st.booleans())
+    def verify_as_another_client(self, client: str, number: int, by_id: bool) -> None:
+        picked = self.pick(number)
+        if picked is not None and picked[1].client != client:
+            self.check(client, picked[0] if by_id else picked[1].phone, picked[1].code)
+
+    @rule(client=clients, phone=phones, number=picks)
+    def verify_with_a_dead_code(self, client: str, phone: str, number: int) -> None:
+        if self.dead_codes:
+            self.check(client, phone, self.dead_codes[number % len(self.dead_codes)])
+
+    def check(self, client: str, key: str, code: str) -> None:
+        one = self.issued.get(key if key.startswith("vrf_") else self.newest.get((client, key), ""))
+        one = one if one is not None and one.client == client else None
+        is_live = one is not None and one.ended_at is None
+        try:
+            checked = self.run(self.store.check(client, key, code))
+        except NumberLocked:
+            assert one is not None
+            assert is_live
+            assert self.is_waiting(one.phone)
+            return
+        if one is None or not is_live:
+            is_locked = one is not None and one.seen.status is Status.LOCKED
+            assert checked.outcome is (Outcome.TOO_MANY_ATTEMPTS if is_locked else Outcome.NOT_FOUND)
+            return
+        assert not self.is_waiting(one.phone), "evaluated while wrong codes are waited out"
+        self.on_evaluated(one, code, checked)
+
+    def on_evaluated(self, one: Issued, code: str, checked: Checked) -> None:
+        assert checked.outcome is (Outcome.CORRECT if code == one.code else Outcome.INCORRECT)
+        one.evaluated += 1
+        phone, now = one.phone, self.time.seconds
+        if checked.outcome is Outcome.CORRECT:
+            one.successes += 1
+            self.in_a_row[phone] = 0
+            return
+        if now >= self.last_failure[phone] + DAY:
+            self.in_a_row[phone] = 0
+        self.in_a_row[phone] += 1
+        self.last_failure[phone] = now
+        wait = DAY if self.in_a_row[phone] >= 8 else WAITS.get(self.in_a_row[phone], 0)
+        self.wait_until[phone] = now + wait
+
+    @rule(client=clients, number=picks, by_id=st.booleans())
+    def cancel(self, client: str, number: int, by_id: bool) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        key = verification_id if by_id else one.phone
+        target = self.issued.get(verification_id if by_id else self.newest.get((client, one.phone), ""))
+        is_own = target is not None and target.client == client and target.ended_at is None
+        cancelled = self.run(self.store.cancel(client, key))
+        assert (cancelled is not None) == is_own
+
+    # What a carrier reports, of the newest calls and of old ones, in order or not
+
+    @rule(number=picks, state=st.sampled_from(CallState), call_number=calls_ago)
+    def report(self, number: int, state: CallState, call_number: int) -> None:
+        picked = self.pick(number)
+        if picked is not None:
+            reported = self.call_number(picked[1], call_number)
+            event = CallEvent(f"call-{picked[0]}-{reported}", state, talk_seconds=10)
+            self.run(self.store.record_call_event(picked[0], reported, event))
+
+    @rule(number=picks)
+    def report_of_another_call(self, number: int) -> None:
+        picked = self.pick(number)
+        if picked is None or picked[1].seen.live_call is None or not picked[1].seen.live_call.call_id:
+            return
+        event = CallEvent("call-of-a-stranger", CallState.COMPLETED)
+        try:
+            self.run(self.store.record_call_event(picked[0], picked[1].seen.live_call.number, event))
+        except OtherCall:
+            return
+        raise AssertionError("a call was ended by the report of another one")
+
+    @rule(number=picks, call_number=calls_ago)
+    def carrier_refuses(self, number: int, call_number: int) -> None:
+        picked = self.pick(number)
+        if picked is not None:
+            reported = self.call_number(picked[1], call_number)
+            self.run(self.store.fail_call(picked[0], reported, EndReason.FAILED, ""))
+
+    @rule(number=picks, reading=readings, call_number=calls_ago)
+    def fetch_code(self, number: int, reading: int, call_number: int) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        asked = self.call_number(one, call_number)
+        may_be_spoken = (
+            one.ended_at is None and one.seen.live_call is not None and one.seen.live_call.number == asked
+        )
+        spoken = self.run(self.store.read_code(verification_id, asked, reading))
+        if spoken is None:
+            is_first = reading == 1 and asked not in one.fetches
+            assert not (may_be_spoken and is_first), "the code of a live call was not spoken"
+            return
+        assert may_be_spoken, "a code was spoken outside its live call, or after its end"
+        assert spoken == one.code, "a dead code was spoken"
+        one.fetches[asked] = one.fetches.get(asked, 0) + 1
+        assert one.fetches[asked] <= 3 * (1 + NEW_CALL.max_replays)
+
+    @rule(number=picks, reading=readings, wrong_key=st.booleans())
+    def read_to_its_end(self, number: int, reading: int, wrong_key: bool) -> None:
+        picked = self.pick(number)
+        if picked is not None:
+            call_number = self.call_number(picked[1], 0)
+            self.run(self.store.record_reading_end(picked[0], call_number, reading, wrong_key=wrong_key))
+
+    @staticmethod
+    def call_number(one: Issued, calls_ago: int) -> int:
+        assert one.seen.call is not None
+        return max(1, one.seen.call.number - calls_ago)
+
+    # What time does
+
+    @rule(seconds=waits, with_tick=st.booleans())
+    def wait(self, seconds: float, with_tick: bool) -> None:
+        self.time.advance(seconds)
+        if with_tick:
+            self.tick()
+
+    @rule(seconds=jumps)
+    def wall_clock_jumps(self, seconds: float) -> None:
+        self.time.wall_seconds += seconds
+
+    @rule(seconds=waits)
+    def boot_clock_jumps(self, seconds: float) -> None:
+        """As after a sleep of the machine that the wall clock has not caught up with."""
+        self.time.seconds += seconds
+
+    @rule()
+    def tick(self) -> None:
+        while self.run(self.store.expire()).some_are_left:
+            continue
+        self.run(self.store.take_overdue_calls())
+
+    @rule()
+    def restart(self) -> None:
+        self.store = self.make_store(self.time, RULES)
+        if not self.forgets_on_restart:
+            return
+        for verification_id, one in self.issued.items():
+            assert self.run(self.store.find_by_id(verification_id)) is None
+            checked = self.run(self.store.check(one.client, verification_id, one.code))
+            assert checked.outcome is Outcome.NOT_FOUND, "a code outlived a restart"
+            self.dead_codes.append(one.code)
+        self.issued.clear()
+        self.newest.clear()
+        for phone in PHONES:
+            self.in_a_row[phone], self.wait_until[phone] = 0, 0.0
+
+    # What must hold after each step
+
+    @invariant()
+    def promises_hold(self) -> None:
+        self.look_at_every_verification()
+        for one in self.issued.values():
+            assert one.successes <= 1
+            assert one.evaluated <= RULES.max_attempts
+            assert one.seen.attempts_left == RULES.max_attempts - one.evaluated
+        for phone in PHONES:
+            live = [one for one in self.issued.values() if one.phone == phone and one.seen.live_call]
+            assert len(live) <= 1
+
+    def look_at_every_verification(self) -> None:
+        for verification_id, one in list(self.issued.items()):
+            now = self.run(self.store.find_by_id(verification_id))
+            if now is None:
+                self.may_be_forgotten(one)
+                del self.issued[verification_id]
+                continue
+            moved_forward(one.seen, now)
+            if one.ended_at is None and (now.is_final or one.is_old(self.time)):
+                one.ended_at = self.time.seconds
+            assert now.is_final == (one.ended_at is not None), "a code outlived its deadline"
+            assert (now.status is Status.VERIFIED) == (one.successes == 1)
+            assert (now.sealed_code == b"") == now.is_final
+            one.seen = now
+
+    def may_be_forgotten(self, one: Issued) -> None:
+        assert one.ended_at is not None, "a running verification was forgotten"
+        assert self.time.seconds >= one.ended_at + RULES.retention_seconds
+        call = one.seen.live_call
+        if call is not None:
+            given_up_at = call.overdue_at + NEWS_GRACE_SECONDS
+            assert self.time.seconds >= given_up_at, "a live call was forgotten: its number could ring twice"
+
+
+def moved_forward(before: Verification, now: Verification) -> None:
+    """A later record of a verification takes nothing back that an earlier one said."""
+    assert before.call is not None
+    assert now.call is not None
+    assert now.expires_at <= before.expires_at
+    assert now.attempts_left <= before.attempts_left
+    assert now.packed_timeline.startswith(before.packed_timeline)
+    is_next_call = now.call.number > before.call.number
+    assert now.call.number >= before.call.number
+    if before.status in FINAL:
+        assert now.status is before.status
+    if before.status is Status.DELIVERED:
+        assert now.status in FINAL | {Status.DELIVERED}
+    if before.status is Status.UNDELIVERED and not is_next_call:
+        assert now.status in FINAL | {Status.UNDELIVERED}
+    if not is_next_call:
+        states = list(CallState)
+        assert states.index(now.call.state) >= states.index(before.call.state)
+        assert now.call.readings >= before.call.readings
+        assert now.call.times_spoken >= before.call.times_spoken
+        assert before.call.is_live or now.call == replace(before.call, call_id=now.call.call_id)
