@@ -39,6 +39,7 @@ REGION_SHARE_FACTOR = 10  # a whole region is judged by ten times the verificati
 CONVERSION_GRACE_SECONDS = 120.0  # hearing and typing takes about a minute: younger verifications are not judged
 MONEY = 1_000_000  # prices and ceilings are counted in millionths
 
+TARGET_WORDS = "all, client:<name>, region:<two capital letters> or prefix:+<digits>"
 _TARGET = re.compile(r"all|client:[a-z0-9_-]{1,32}|region:[A-Z]{2}|prefix:\+[1-9][0-9]{0,14}")
 
 
@@ -125,7 +126,7 @@ class GuardPolicy:
 def block_target(text: str) -> str:
     """What a block is on: `all`, `client:<name>`, `region:<ISO 3166>`, `prefix:+<digits>`. Raises: ValueError."""
     if not _TARGET.fullmatch(text):
-        raise ValueError("must be all, client:<name>, region:<two capital letters> or prefix:+<digits>")
+        raise ValueError(f"must be {TARGET_WORDS}")
     return text
 
 

@@ -1,6 +1,7 @@
 """Routes that your backend calls: /send-otp, /verify-otp, /otp-status, /cancel-otp."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,11 +10,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from starlette.routing import BaseRoute
 
 import problems
+from abuse_guard import SendingStopped
 from lean_route import LeanRequest, LeanRoute, Reply, json_reply
+from number_failures import NumberLocked
 from otp_service import OtpService, SendOrder, Sent, UnsupportedOption
 from otp_store import Checked, Outcome
 from phone_numbers import InvalidPhone, mask, to_e164
-from problems import FieldError, Problem, rate_limit_headers
+from problems import FieldError, Problem, problem_of, rate_limit_headers
 from protection import Protection
 from settings import Settings
 from verification import VERIFICATION_ID, Call, Status, Verification, short_id
@@ -172,6 +175,9 @@ class Cancelled(BaseModel):
     call_hung_up: bool = Field(examples=[True], description="whether a live call was ended")
 
 
+_Answers = dict[int, tuple[str, type[BaseModel]]]
+
+
 def routes(service: OtpService, protection: Protection, settings: Settings) -> list[BaseRoute]:
     """The backend's routes, in the order in which it needs them: a reader of /docs sees them so."""
 
@@ -239,11 +245,18 @@ def routes(service: OtpService, protection: Protection, settings: Settings) -> l
         return json_reply(200, answer)
 
     def route(
-        path: str, endpoint: Any, method: str, answers: dict[int, type[BaseModel]], *errors: int, **more: Any
+        path: str,
+        endpoint: Any,
+        method: str,
+        answers: _Answers,
+        *errors: int,
+        examples: Sequence[Problem] = (),
+        **more: Any,
     ) -> LeanRoute:
-        described = problems.responses(401, *errors)
-        for status, model in answers.items():  # a 400 can be either: a refused code, or a body that is no JSON
-            described[status] = {**described.get(status, {}), "model": model}
+        described = problems.responses(401, *errors, examples=examples)
+        for status, (meaning, model) in answers.items():  # where a problem has the status, too, it is either
+            also = described.get(status, {})
+            described[status] = {**also, "description": meaning, "model": model}
         return LeanRoute(
             path,
             endpoint,
@@ -254,15 +267,30 @@ def routes(service: OtpService, protection: Protection, settings: Settings) -> l
             **more,
         )
 
-    initiated: dict[int, type[BaseModel]] = {200: CallInitiated, 202: CallInitiated}
-    header = {"openapi_extra": {"parameters": [_IDEMPOTENCY_KEY]}}
+    initiated: _Answers = {
+        200: ("the phone is called", CallInitiated),
+        202: ("the carrier did not answer in time: the phone may be ringing, ask the status", CallInitiated),
+    }
+    checked: _Answers = {
+        200: ("the code is right, and used up", Verified),
+        400: ("the code is not right (`valid` is false), or this is no request", NotVerified),
+    }
+    known: _Answers = {200: ("what is known", OtpStatus)}
+    cancelled: _Answers = {200: ("the code is worthless", Cancelled)}
+    stopped, locked = problem_of(SendingStopped(())), problem_of(NumberLocked(60))
     return [
         route(
-            "/send-otp", send_otp, "POST", initiated, 400, 403, 409, 413, 415, 422, 429, 500, 502, 503, **header
+            "/send-otp",
+            send_otp,
+            "POST",
+            initiated,
+            *(400, 403, 409, 413, 415, 422, 429, 500, 502, 503),
+            examples=[stopped],
+            openapi_extra={"parameters": [_IDEMPOTENCY_KEY]},
         ),
-        route("/verify-otp", verify_otp, "POST", {200: Verified, 400: NotVerified}, 400, 413, 415, 422, 429, 503),
-        route("/otp-status/{phone}", otp_status, "GET", {200: OtpStatus}, 404, 422, 429, 503),
-        route("/cancel-otp", cancel_otp, "POST", {200: Cancelled}, 400, 404, 413, 415, 422, 429, 503),
+        route("/verify-otp", verify_otp, "POST", checked, 400, 413, 415, 422, 429, 503, examples=[locked]),
+        route("/otp-status/{phone}", otp_status, "GET", known, 404, 422, 429, 503),
+        route("/cancel-otp", cancel_otp, "POST", cancelled, 400, 404, 413, 415, 422, 429, 503),
     ]
 
 

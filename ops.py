@@ -6,13 +6,13 @@ from pydantic import BaseModel, Field
 from starlette.routing import BaseRoute
 
 import problems
-from abuse_guard import block_target
-from access import ANONYMOUS
+from abuse_guard import TARGET_WORDS, block_target
+from access import ANONYMOUS, AddressLocked
 from clock import Clock
 from guard_store import Block
 from lean_route import Endpoint, LeanRoute, Reply, json_reply
 from otp_service import OtpService
-from problems import FieldError, Problem
+from problems import FieldError, Problem, problem_of
 from protection import Protection
 
 _PROBE_KEY = "vrf_" + "0" * 32
@@ -35,9 +35,7 @@ class Ready(BaseModel):
 
 
 class BlockEntry(BaseModel):
-    target: str = Field(
-        examples=["region:XK"], description="all, client:<name>, region:<ISO 3166> or prefix:+<digits>"
-    )
+    target: str = Field(examples=["region:XK"], description=TARGET_WORDS)
     reason: str = Field(examples=["operator"], description="operator, setting, velocity or conversion")
     seconds_left: int | None = Field(None, examples=[43_200], description="null: until it is lifted")
 
@@ -54,12 +52,12 @@ def routes(service: OtpService, readiness: Readiness, provider_names: list[str])
     async def ready() -> Reply:
         """The service takes requests: started, not stopping, store reachable."""
         if not readiness.is_ready:
-            raise Problem(503, "not_ready", "the service is starting or stopping", retry_after_seconds=1)
+            raise _not_ready()
         await service.status(ANONYMOUS, _PROBE_KEY)
         return json_reply(200, Ready(status="ready", providers=provider_names))
 
     def route(path: str, endpoint: Endpoint, model: type[BaseModel], *errors: int) -> LeanRoute:
-        responses = {200: {"model": model}, **problems.responses(*errors)}
+        responses = {200: {"model": model}, **problems.responses(*errors, examples=[_not_ready()])}
         return LeanRoute(path, endpoint, methods=["GET"], tags=["operations"], responses=responses, is_quiet=True)
 
     return [route("/health", health, Health), route("/ready", ready, Ready, 503)]
@@ -84,11 +82,12 @@ def block_routes(protection: Protection, clock: Clock) -> list[BaseRoute]:
     async def lift_block(target: str) -> Reply:
         """Let calls pass again, whoever blocked them. Blocks of the settings stay."""
         if not await guard.unblock(_target_of(target)):
-            raise Problem(404, "not_found", "there is no such block, or it is one of the settings")
+            raise _no_block()
         return json_reply(200, Blocks(blocks=[entry(block) for block in await guard.blocks()]), with_nulls=True)
 
     def route(path: str, endpoint: Endpoint, method: str, model: type[BaseModel], *errors: int) -> LeanRoute:
-        responses = {200: {"model": model}, **problems.responses(401, 429, *errors)}
+        examples = [_bad_target(f"must be {TARGET_WORDS}"), _no_block(), problem_of(AddressLocked(600))]
+        responses = {200: {"model": model}, **problems.responses(401, 429, *errors, examples=examples)}
         return LeanRoute(path, endpoint, methods=[method], tags=["operations"], responses=responses, access=access)
 
     return [
@@ -102,5 +101,16 @@ def _target_of(text: str) -> str:
     try:
         return block_target(text)
     except ValueError as error:
-        errors = [FieldError("target", str(error))]
-        raise Problem(422, "invalid_request", f"target {error}", errors=errors) from None
+        raise _bad_target(str(error)) from None
+
+
+def _bad_target(message: str) -> Problem:
+    return Problem(422, "invalid_request", f"target {message}", errors=[FieldError("target", message)])
+
+
+def _no_block() -> Problem:
+    return Problem(404, "not_found", "there is no such block, or it is one of the settings")
+
+
+def _not_ready() -> Problem:
+    return Problem(503, "not_ready", "the service is starting or stopping", retry_after_seconds=1)

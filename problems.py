@@ -48,6 +48,10 @@ _TITLES = {
     "not_ready": "The service is not ready",
     "internal_error": "Something went wrong here",
 }
+_NO_COUNTRY = "has no country code: write it as E.164, for example +14155550100"
+_LIVE = "a call to this number is live and cannot be replaced: wait until it has ended, or cancel it"
+_NO_STORE = "codes cannot be stored or checked right now: try again"
+_UNEXPECTED = "an unexpected error; the log of this service says where"
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
 
 
@@ -111,23 +115,13 @@ class ProblemDocument(BaseModel):
     title: str = Field(examples=["The phone number is not valid"])
     status: int = Field(examples=[422])
     code: str = Field(examples=["invalid_phone"], description="stable, for programs")
-    detail: str = Field(examples=["phone has no country code: write it as E.164, for example +14155550100"])
+    detail: str = Field(examples=[f"phone {_NO_COUNTRY}"])
     errors: list["ProblemField"] | None = None
 
 
 class ProblemField(BaseModel):
     field: str = Field(examples=["phone"])
-    message: str = Field(examples=["has no country code: write it as E.164, for example +14155550100"])
-
-
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for its OpenAPI entry."""
-    schema = {"$ref": "#/components/schemas/ProblemDocument"}
-    descriptions = {status: "problem document" for status in statuses}
-    return {
-        status: {"description": text, "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status, text in descriptions.items()
-    }
+    message: str = Field(examples=[_NO_COUNTRY])
 
 
 def problem_of(error: Exception) -> Problem:
@@ -160,12 +154,10 @@ def problem_of(error: Exception) -> Problem:
             detail = "too many wrong codes in a row for this number: try again later"
             return Problem(429, "too_many_failures", detail, retry_after_seconds=error.retry_after_seconds)
         case CallStillLive():
-            detail = "a call to this number is live and cannot be replaced: wait until it has ended, or cancel it"
-            return Problem(409, "call_in_progress", detail, retry_after_seconds=PROVIDER_RETRY_SECONDS)
+            return Problem(409, "call_in_progress", _LIVE, retry_after_seconds=PROVIDER_RETRY_SECONDS)
         case StoreUnavailable():
             logger.warning("the store cannot answer: %s", error)
-            detail = "codes cannot be stored or checked right now: try again"
-            return Problem(503, "store_unavailable", detail, retry_after_seconds=STORE_RETRY_SECONDS)
+            return Problem(503, "store_unavailable", _NO_STORE, retry_after_seconds=STORE_RETRY_SECONDS)
         case ProviderThrottled():
             detail = "the carrier takes no more calls right now: try again"
             return Problem(503, error.code, detail, retry_after_seconds=error.retry_after_seconds)
@@ -176,7 +168,7 @@ def problem_of(error: Exception) -> Problem:
             return Problem(502, error.code, "the carrier refused the call; the log of this service says why")
         case _:
             log_unexpected(error, "request")
-            return Problem(500, "internal_error", "an unexpected error; the log of this service says where")
+            return Problem(500, "internal_error", _UNEXPECTED)
 
 
 # What a caller may know of a limit; of those of a destination no more than that there is one.
@@ -202,6 +194,59 @@ def _limit_problem(error: LimitReached) -> Problem:
         retry_after_seconds=error.retry_after_seconds,
         extra_headers=rate_limit_headers(error.quota),
     )
+
+
+class _Answer(NamedTuple):
+    """An error status in the OpenAPI document: what it means on every route, and a problem that has it."""
+
+    meaning: str
+    example: Problem
+
+
+_ANSWERS = {
+    400: _Answer(
+        "this is no request: the body is not JSON, or a header is malformed",
+        Problem(400, "invalid_request", "the body is not JSON"),
+    ),
+    401: _Answer("no API key, or one that is not known", problem_of(KeyMissing())),
+    403: _Answer("this number may not be called", problem_of(DestinationNotAllowed(()))),
+    404: _Answer(
+        "nothing is known under this name",
+        Problem(404, "not_found", "no verification is known for this number or id"),
+    ),
+    409: _Answer("another call or request stands in the way", Problem(409, "call_in_progress", _LIVE)),
+    413: _Answer(
+        "the body is longer than 16 KiB",
+        Problem(413, "payload_too_large", "a body may have at most 16384 bytes"),
+    ),
+    415: _Answer(
+        "the body is not sent as `application/json`",
+        Problem(415, "unsupported_media_type", "send JSON with the header Content-Type: application/json"),
+    ),
+    422: _Answer(
+        "a value is not valid; where it is a field, `errors` says which and why",
+        Problem(422, "invalid_phone", f"phone {_NO_COUNTRY}", errors=[FieldError("phone", _NO_COUNTRY)]),
+    ),
+    429: _Answer("a limit is reached: wait for as long as `Retry-After` says", problem_of(LimitReached((), 30))),
+    500: _Answer("an unexpected error", Problem(500, "internal_error", _UNEXPECTED)),
+    502: _Answer("the carrier refused the call", problem_of(CallRejected())),
+    503: _Answer("not possible right now: `code` says why", Problem(503, "store_unavailable", _NO_STORE)),
+}
+
+
+def responses(*statuses: int, examples: Sequence[Problem] = ()) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for its OpenAPI entry; `examples` fit it better than those of all routes."""
+    shown = {problem.status: problem for problem in examples}
+    return {
+        status: _response(_ANSWERS[status].meaning, shown.get(status, _ANSWERS[status].example))
+        for status in statuses
+    }
+
+
+def _response(meaning: str, example: Problem) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    document = msgspec.json.decode(example.document())
+    return {"description": meaning, "content": {MEDIA_TYPE: {"schema": schema, "example": document}}}
 
 
 def install(app: FastAPI) -> None:

@@ -4,6 +4,7 @@ Skips where no Chromium is installed, unless REQUIRE_BROWSER is set: then its ab
 """
 
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 
@@ -42,7 +43,8 @@ async def open_page(browser: Browser, url: str, size: str = "desktop") -> AsyncI
     requested: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and "the server responded with a status of 4" not in message.text:
+        is_provoked = re.search("the server responded with a status of (4|503)", message.text)
+        if message.type in ("error", "warning") and not is_provoked:
             complaints.append(message.text)
 
     page = await browser.new_page(viewport={"width": SIZES[size]["width"], "height": SIZES[size]["height"]})

@@ -163,6 +163,18 @@ async def test_nothing_has_to_be_scrolled_sideways(browser: Browser, service: Ru
         await assert_nothing_to_scroll_sideways(page)
 
 
+async def test_many_statuses_of_one_meaning_share_a_line_that_wraps(
+    browser: Browser, service: RunningService
+) -> None:
+    document = (await service.client.get("/openapi.json")).json()
+    responses = document["paths"]["/verify-otp"]["post"]["responses"]
+    responses.update({str(status): {"description": "refused"} for status in range(400, 440)})
+    async for page in open_page(browser, f"{service.client.base_url}/docs", "phone"):
+        await show(page, document)
+        await expect(page.locator("#verify-otp .answer", has_text="refused").locator(".code")).to_have_count(40)
+        await assert_nothing_to_scroll_sideways(page)
+
+
 async def test_a_document_that_cannot_be_had_is_said(page: Page) -> None:
     await page.route("**/openapi.json", lambda route: route.fulfill(status=404))
     await page.reload()

@@ -8,6 +8,7 @@ from app_api import CancelOtp, SendOtp, VerifyOtp
 from lean_route import LeanRoute, parse_json
 from server import create_app
 from settings import load_settings
+from tests.conftest import keep_secret, run_service
 
 ROUTES = {
     "/send-otp": "post",
@@ -76,6 +77,49 @@ def test_errors_are_problem_documents(document: dict[str, Any]) -> None:
     for status in ("400", "413", "415", "422", "429", "502", "503"):
         assert list(answers[status]["content"]) == ["application/problem+json"]
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_an_error_status_has_an_example_of_its_own(document: dict[str, Any]) -> None:
+    for path, methods in document["paths"].items():
+        for method, route in methods.items():
+            for status, answer in route["responses"].items():
+                problem = answer.get("content", {}).get("application/problem+json")
+                if problem is not None:
+                    example = problem["example"]
+                    assert (str(example["status"]), bool(example["detail"])) == (status, True), (path, method)
+                    assert example["type"] == f"urn:voice-otp:problem:{example['code']}"
+
+
+def test_no_two_statuses_of_a_route_say_the_same(document: dict[str, Any]) -> None:
+    for methods in document["paths"].values():
+        for route in methods.values():
+            said = [answer["description"] for answer in route["responses"].values()]
+            assert len(said) == len(set(said)), route["operationId"]
+
+
+async def test_error_examples_are_what_the_service_answers(document: dict[str, Any]) -> None:
+    def example(path: str, method: str, status: int) -> Any:
+        content = document["paths"][path][method]["responses"][str(status)]["content"]
+        return content["application/problem+json"]["example"]
+
+    phone = keep_secret("+14155550100")
+    json_type = {"content-type": "application/json"}
+    async with run_service(blocked="client:anonymous", operator_keys="o" * 32) as running:
+        ask = running.client.request
+        for status, answer in (
+            (400, await ask("POST", "/send-otp", content=b"?", headers=json_type)),
+            (413, await ask("POST", "/send-otp", content=b" " * 20_000, headers=json_type)),
+            (415, await ask("POST", "/send-otp", content=b"{}")),
+            (422, await ask("POST", "/send-otp", json={"phone": "4155550100"})),
+            (503, await ask("POST", "/send-otp", json={"phone": phone})),
+        ):
+            assert (answer.status_code, answer.json()) == (status, example("/send-otp", "post", status))
+        assert (await ask("GET", f"/otp-status/{phone}")).json() == example("/otp-status/{phone}", "get", 404)
+        assert (await ask("GET", "/blocks")).json() == example("/blocks", "get", 401)
+        headers = {"authorization": f"Bearer {'o' * 32}"}
+        for status, target in ((404, "region:XK"), (422, "everything")):
+            refused = await ask("DELETE", f"/blocks/{target}", headers=headers)
+            assert refused.json() == example("/blocks/{target}", "delete", status)
 
 
 @pytest.mark.parametrize("model", [SendOtp, VerifyOtp, CancelOtp])

@@ -96,8 +96,8 @@ function answerList(responses, isOpen) {
 
 /** @param {string[]} codes @param {any} answer @param {boolean} isOpen */
 function answerEntry(codes, answer, isOpen) {
-  const badges = codes.map((code) => make("span", { class: "code", "data-class": code[0] }, code));
-  const title = [...badges, " ", ...withCode(answer.description)];
+  const mark = (/** @type {string} */ code) => make("span", { class: "code", "data-class": code[0] }, code);
+  const title = [...codes.flatMap((code) => [mark(code), " "]), ...withCode(answer.description)]; // a space can wrap
   const bodies = Object.entries(answer.content ?? {}).filter(([, body]) => bodyExample(body) !== undefined);
   if (!bodies.length) return make("p", { class: "answer" }, ...title);
   const entry = make("details", { class: "answer" }, make("summary", {}, ...title), ...bodies.flatMap(answerBody));

@@ -6,6 +6,7 @@ import { forgetLastCall, startTelephone } from "./telephone.js";
 
 const AGAIN_AFTER_SECONDS = 20;
 const POLL_MS = 1000;
+const ROUTES_WITH_KEY = /^\/(send-otp|verify-otp|otp-status|cancel-otp)(\/|$)/; // the key goes nowhere else
 const UNREACHABLE = "The server cannot be reached.";
 const EVENT_WORDS = {
   created: "Requested", dialing: "Dialing", ringing: "Ringing", answered: "Answered", code_requested: "Reading",
@@ -22,38 +23,113 @@ const REASON_WORDS = {
   too_many_attempts: "Too many wrong codes: ask for a new call later.",
 };
 
-/** @typedef {{ok: boolean, status: number, body: any}} Answer */
+const REFUSED_WORDS = {
+  rate_limited: "No call: too many were asked for in a short time.",
+  spending_limit_reached: "No call: the service has spent on calls what it may.",
+  destination_not_allowed: "No call: this number may not be called. The service’s log says which rule forbids it.",
+  sending_stopped: "No call: the operator of the service has stopped its calls.",
+  too_many_failures: "Too many wrong codes for this number: it has to wait.",
+};
+
+/** `wait`: the seconds of Retry-After, else 0. @typedef {{ok: boolean, status: number, body: any, wait: number}} Answer */
 
 const callNote = element("call-note");
 const phoneField = /** @type {HTMLInputElement} */ (element("phone-number"));
 const codeField = /** @type {HTMLInputElement} */ (element("code"));
+const keyField = /** @type {HTMLInputElement} */ (element("api-key"));
+const callButton = element("call-me");
 const againButton = /** @type {HTMLButtonElement} */ (element("call-again"));
 /** Descriptions of the numbers that scripts answer. @type {Map<string, string>} */
 const scripted = new Map();
 
 /** Kept for the session, so that a reload in the middle of a call loses nothing. */
 let verificationId = sessionStorage.getItem("verification_id") ?? "";
+let apiKey = sessionStorage.getItem("api_key") ?? "";
+/** Keys were refused, and none was let in since. */
+let isKeyInDoubt = false;
+/** What waits for a key. @type {() => void} */
+let askAgain = () => {};
+/** The number as it was typed for the newest call. */
+let askedPhone = "";
 let pollTimer = 0;
 let againTimer = 0;
+let waitTimer = 0;
 
 /** @param {string} method @param {string} path @param {object} [body] @returns {Promise<Answer>} */
 async function callApi(method, path, body) {
-  const headers = { "Content-Type": "application/json" };
+  const headers = { "Content-Type": "application/json", ...authorization(path) };
   try {
     const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
-    return { ok: response.ok, status: response.status, body: await response.json() };
+    const wait = Number(response.headers.get("Retry-After")) || 0;
+    return { ok: response.ok, status: response.status, body: await response.json(), wait };
   } catch {
-    return { ok: false, status: 0, body: { detail: UNREACHABLE } };
+    return { ok: false, status: 0, body: { detail: UNREACHABLE }, wait: 0 };
   }
 }
 
-/** A call that a button made: its exchange is shown. @param {string} path @param {object} body */
+/** @param {string} path @returns {Record<string, string>} */
+function authorization(path) {
+  return apiKey && ROUTES_WITH_KEY.test(path) ? { Authorization: `Bearer ${apiKey}` } : {};
+}
+
+/** A call that a button made: its exchange is shown, but for the key. @param {string} path @param {object} body */
 async function post(path, body) {
   const answer = await callApi("POST", path, body);
   element("api-hint").hidden = true;
-  setText("api-request", `POST ${path}\n${JSON.stringify(body, null, 2)}`);
+  const header = apiKey ? "Authorization: Bearer …\n" : "";
+  setText("api-request", `POST ${path}\n${header}${JSON.stringify(body, null, 2)}`);
   setText("api-response", `${answer.status || "no answer"}\n${JSON.stringify(answer.body, null, 2)}`);
+  if (![0, 401, 429].includes(answer.status)) isKeyInDoubt = false;
   return answer;
+}
+
+/** The service wants a key, or another one: ask for it, and then again for what it refused. @param {() => void} again */
+function askForKey(again) {
+  askAgain = again;
+  const words = apiKey ? "The service does not know this key." : "The service wants an API key before it answers.";
+  tell(element("key-note"), apiKey ? "bad" : "", words);
+  useKey("");
+  isKeyInDoubt = true;
+  element("key-form").hidden = false;
+}
+
+/** @param {string} key */
+function useKey(key) {
+  apiKey = key;
+  if (key) sessionStorage.setItem("api_key", key);
+  else sessionStorage.removeItem("api_key");
+}
+
+async function takeKey() {
+  useKey(keyField.value.trim());
+  keyField.value = "";
+  element("key-form").hidden = true;
+  askAgain();
+}
+
+/** @param {Answer} answer */
+function refusedWords({ status, body }) {
+  if (status === 429 && isKeyInDoubt) return "Too many wrong API keys came from here.";
+  return REFUSED_WORDS[body.code] ?? body.detail;
+}
+
+/** @param {number} seconds */
+function duration(seconds) {
+  if (seconds < 120) return `${seconds} s`;
+  return seconds < 7200 ? `${Math.ceil(seconds / 60)} min` : `${Math.ceil(seconds / 3600)} h`;
+}
+
+/** @param {number} seconds @param {(left: number) => void} show is told every second what is left, and 0 in the end */
+function countDown(seconds, show) {
+  const due = Date.now() + seconds * 1000;
+  const tick = () => {
+    const left = Math.max(0, Math.ceil((due - Date.now()) / 1000));
+    if (left === 0) clearInterval(timer);
+    show(left);
+  };
+  const timer = setInterval(tick, 1000);
+  tick();
+  return timer;
 }
 
 /** @param {HTMLElement} place @param {"good" | "bad" | ""} mood @param {...(string | Node)} content */
@@ -73,7 +149,7 @@ function piece(text, kind = "", tag = "code") {
 /** @param {string} buttonId @param {() => Promise<void>} work */
 async function whileBusy(buttonId, work) {
   const button = /** @type {HTMLButtonElement} */ (element(buttonId));
-  if (button.getAttribute("aria-busy") === "true") return;
+  if (button.matches('[aria-busy="true"], [aria-disabled="true"]')) return;
   button.setAttribute("aria-busy", "true"); // not disabled: that would drop the keyboard's focus
   await work();
   button.removeAttribute("aria-busy");
@@ -81,14 +157,62 @@ async function whileBusy(buttonId, work) {
 
 async function send() {
   const phone = phoneField.value.trim();
-  startOver();
+  if (phone !== askedPhone) startOver();
+  askedPhone = phone;
   tell(callNote, "", "Asking the carrier …");
-  const { ok, body } = await post("/send-otp", { phone });
-  if (!ok) return tell(callNote, "bad", body.detail);
+  const answer = await post("/send-otp", { phone });
+  const { ok, status, body } = answer;
+  if (status === 401) return holdFor(callNote, () => callButton.click());
+  if (!ok) return refuse(answer);
+  startOver();
   remember(body.verification_id);
-  offerAgain(body.phone);
+  offerAgain(body);
   tell(callNote, "", sentNote(body));
   poll();
+}
+
+/** @param {HTMLElement} place @param {() => void} again */
+function holdFor(place, again) {
+  tell(place, "");
+  askForKey(again);
+  keyField.focus();
+}
+
+/** No call was placed; the code of an earlier one to this number may still be typed. @param {Answer} answer */
+function refuse(answer) {
+  element("again").hidden = true;
+  tell(callNote, "bad", refusedWords(answer));
+  if (answer.wait) waitToCall(answer.wait);
+}
+
+/** @param {number} seconds */
+function waitToCall(seconds) {
+  callButton.setAttribute("aria-disabled", "true"); // not disabled: that would drop the keyboard's focus
+  waitTimer = countDown(seconds, (left) => {
+    setText("call-wait", `You can ask again in ${duration(left)}.`); // no live region: it would speak every second
+    if (left > 0) return;
+    stopWaiting();
+    tell(callNote, "", "You can ask for a call now.");
+  });
+}
+
+function isWaiting() {
+  return callButton.hasAttribute("aria-disabled");
+}
+
+/** Most limits are a number's own: another one need not wait. */
+function stopWaiting() {
+  if (!isWaiting()) return;
+  clearInterval(waitTimer);
+  callButton.removeAttribute("aria-disabled");
+  setText("call-wait", "");
+  tell(callNote, "");
+}
+
+/** @param {string} phone */
+function choosePhone(phone) {
+  phoneField.value = phone;
+  stopWaiting();
 }
 
 /** Nothing of an earlier call may stay: its code would be checked, or read off the telephone, for another number. */
@@ -119,10 +243,12 @@ function sentNote(sent) {
 async function verify() {
   const otp = codeField.value.replace(/\s/g, "").toUpperCase();
   const who = verificationId ? { verification_id: verificationId } : { phone: phoneField.value.trim() };
-  const { body } = await post("/verify-otp", { ...who, otp });
+  const answer = await post("/verify-otp", { ...who, otp });
+  const { status, body, wait } = answer;
+  if (status === 401) return holdFor(element("result"), () => element("verify").click());
   if (body.valid === true) succeed();
   else if (body.valid === false) tell(element("result"), "bad", ...refusal(body));
-  else tell(element("result"), "bad", body.detail);
+  else tell(element("result"), "bad", `${refusedWords(answer)}${wait ? ` Try again in ${duration(wait)}.` : ""}`);
   if (verificationId) poll();
 }
 
@@ -142,13 +268,19 @@ function refusal(body) {
 async function poll() {
   clearTimeout(pollTimer);
   const id = verificationId;
-  const { ok, status, body } = await callApi("GET", `/otp-status/${id}`);
+  const { ok, status, body, wait } = await callApi("GET", `/otp-status/${id}`);
   if (id !== verificationId) return; // another call was asked for meanwhile
   if (status === 404) return forget();
   clearTimeout(pollTimer); // a second poll may have begun while this one waited
+  if (status === 401) return element("key-form").hidden ? askForKey(poll) : undefined;
   if (ok) renderStatus(body);
-  if (ok && body.call.state === "completed") return setText("call-note", `The call to ${body.phone} is over.`);
-  pollTimer = setTimeout(poll, POLL_MS);
+  if (ok && body.call?.state === "completed") return noteEnd(body.phone);
+  pollTimer = setTimeout(poll, Math.max(POLL_MS, wait * 1000));
+}
+
+/** @param {string} phone */
+function noteEnd(phone) {
+  if (!isWaiting()) tell(callNote, "", `The call to ${phone} is over.`);
 }
 
 /** The server was restarted and keeps nothing. */
@@ -177,19 +309,14 @@ function timelineEntry(entry, start) {
   return item;
 }
 
-/** Count down to the offer of a second call. @param {string} phone */
-function offerAgain(phone) {
-  againButton.value = phone;
-  const due = Date.now() + AGAIN_AFTER_SECONDS * 1000;
-  const count = () => {
-    const seconds = Math.ceil((due - Date.now()) / 1000);
-    againButton.disabled = seconds > 0;
-    setText("again-wait", seconds > 0 ? `You can ask again in ${seconds} s` : "We call you once more.");
-    if (seconds <= 0) clearInterval(againTimer);
-  };
+/** Count down to the offer of a second call: no sooner than the service would place one. @param {any} sent */
+function offerAgain(sent) {
+  againButton.value = sent.phone;
   element("again").hidden = false;
-  count();
-  againTimer = setInterval(count, 1000);
+  againTimer = countDown(Math.max(AGAIN_AFTER_SECONDS, sent.resend_after), (left) => {
+    againButton.disabled = left > 0;
+    setText("again-wait", left > 0 ? `You can ask again in ${duration(left)}` : "We call you once more.");
+  });
 }
 
 async function listCallees() {
@@ -204,8 +331,8 @@ function calleeRow({ phone, description }) {
   const row = document.createElement("tr");
   const button = piece(phone, "quiet", "button");
   button.onclick = () => {
-    phoneField.value = phone;
-    element("call-me").focus();
+    choosePhone(phone);
+    callButton.focus();
   };
   row.insertCell().append(button);
   row.insertCell().textContent = description;
@@ -228,12 +355,14 @@ function onSubmit(formId, buttonId, work) {
   });
 }
 
+onSubmit("key-form", "use-key", takeKey);
 onSubmit("call-form", "call-me", send);
+phoneField.oninput = stopWaiting;
 onSubmit("code-form", "verify", verify);
 againButton.onclick = () => {
-  phoneField.value = againButton.value;
-  element("call-me").focus({ preventScroll: true });
-  element("call-me").click();
+  choosePhone(againButton.value);
+  callButton.focus({ preventScroll: true });
+  callButton.click();
 };
 startTelephone(onConnection);
 if (verificationId) poll();
