@@ -46,6 +46,7 @@ def access(fake_time: FakeTime) -> Access:
 async def refused(access: Access, request: dict[str, Any]) -> KeyMissing | AddressLocked:
     with pytest.raises((KeyMissing, AddressLocked)) as refusal:
         await access.admit(request)
+    assert isinstance(refusal.value, (KeyMissing, AddressLocked))
     return refusal.value
 
 
