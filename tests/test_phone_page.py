@@ -236,6 +236,9 @@ async def test_a_second_call_at_once_says_how_long_to_wait(browser: Browser, fak
         async for page in open_page(browser, f"{running.client.base_url}/phone"):
             await page.clock.install()
             await page.click("#call-me")
+            await expect(page.locator("#answer")).to_be_visible()
+            await page.click("#call-me")
+            await expect(page.locator("#call-note")).to_contain_text("still under way")
             await page.click("#answer")
             await expect(page.locator("#key-prompt")).not_to_be_empty()
             code = await heard_code(page)
@@ -244,6 +247,7 @@ async def test_a_second_call_at_once_says_how_long_to_wait(browser: Browser, fak
             await page.click("#call-me")
             await expect(page.locator("#call-note")).to_have_text(re.compile("^No call: too many"))
             await expect(page.locator("#call-wait")).to_have_text(re.compile(r"ask again in (30|2\d) s"))
+            await expect(page.locator("#status")).to_be_visible()  # a refusal leaves the call before it alone
             await page.press("#phone-number", "Enter")
             assert running.carrier.requests == 1
             await page.clock.fast_forward(15_000)
@@ -251,7 +255,7 @@ async def test_a_second_call_at_once_says_how_long_to_wait(browser: Browser, fak
             fake_time.advance(30)
             await page.clock.fast_forward(16_000)
             await expect(page.locator("#call-wait")).to_be_empty()
-            await page.fill("#code", code)  # a refusal leaves the call before it alone
+            await page.fill("#code", code)
             await page.click("#verify")
             await expect(page.locator("#result")).to_contain_text("valid: true")
             await page.click("#call-me")
