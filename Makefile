@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench prove clean
 
 run: $(VENV)/run.done
 	@$(BIN)/python server.py
@@ -18,6 +18,9 @@ check: $(VENV)/dev.done
 
 bench: $(VENV)/dev.done
 	@$(BIN)/python -m bench.http_bench
+
+prove: $(VENV)/dev.done
+	@$(BIN)/python -m bench.prove
 
 clean:
 	rm -rf $(VENV) .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,68 @@
+"""A3, B1, C1, C2, C6, D1-D6: the short form of what `make prove` runs, with several processes over real HTTP."""
+
+import pytest
+
+from bench import race
+from bench.history import CORRECT, INCORRECT, Check, violations
+
+DEAD, LOCKED = "expired_or_not_found", "too_many_attempts"
+
+
+def test_racing_codes_succeed_once_and_are_compared_five_times() -> None:
+    races = race.race_for_codes(right_races=8, wrong_races=8)
+    assert races.broken == []
+    assert (races.checks, races.successes, races.most_evaluated) == (1608, 8, 5)
+    assert races.right_after_five == 0
+
+
+def test_racing_sends_stop_at_the_spending_ceiling_to_the_call() -> None:
+    spending = race.race_for_money(sends=400, ceiling=100)
+    assert (spending.accepted, spending.called) == (100, 100)
+
+
+def test_hostile_webhooks_reveal_no_code_and_end_no_call() -> None:
+    webhooks = race.attack_webhooks(1500)
+    assert webhooks.authentic == 2 * race.LIVE_CALLS, "the search for codes finds them where they are"
+    assert (webhooks.hostile, webhooks.revealed, webhooks.server_errors) == (1500, 0, 0)
+
+
+@pytest.mark.parametrize("regions", ["IN,US", "*"])
+def test_no_example_number_outside_the_allowed_set_is_called(regions: str) -> None:
+    examples = race.call_example_numbers(regions)
+    assert examples.numbers >= 1000
+    assert examples.called > 0
+    assert examples.called_outside == 0
+
+
+def check(at: float, outcome: str, left: int = 0, *, is_right: bool | None = None, took: float = 0.5) -> Check:
+    return Check(at, at + took, outcome == CORRECT if is_right is None else is_right, outcome, left)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param([check(0, INCORRECT, 4), check(1, CORRECT), check(2, DEAD)], id="one after the other"),
+        pytest.param([check(0, INCORRECT, 3), check(0, INCORRECT, 4)], id="at once, in either order"),
+        pytest.param([check(0, DEAD, took=2), check(1, CORRECT, took=2)], id="the winner answered last"),
+    ],
+)
+def test_a_possible_history_is_let_pass(history: list[Check]) -> None:
+    assert violations(history, dead_from=100) == []
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        pytest.param([check(0, CORRECT), check(0, CORRECT)], "2 successes", id="accepted twice"),
+        pytest.param([check(0, INCORRECT, left) for left in range(6)], "6 guesses", id="six guesses"),
+        pytest.param([check(0, INCORRECT, 4), check(0, INCORRECT, 4)], "counted as one", id="one count for two"),
+        pytest.param([check(0, CORRECT, is_right=False)], "a wrong code was accepted", id="wrong code"),
+        pytest.param([check(0, CORRECT), check(1, INCORRECT, 4)], "code was dead", id="after the success"),
+        pytest.param([check(0, LOCKED), check(1, CORRECT)], "code was dead", id="after the lock"),
+        pytest.param([check(0, INCORRECT, 0), check(1, CORRECT)], "code was dead", id="after the fifth"),
+        pytest.param([check(0, INCORRECT, 3), check(1, INCORRECT, 4)], "left more", id="a count that rose"),
+        pytest.param([check(100, CORRECT)], "had expired", id="after expiry"),
+    ],
+)
+def test_an_impossible_history_is_found(history: list[Check], words: str) -> None:
+    assert any(words in violation for violation in violations(history, dead_from=100))
