@@ -1,5 +1,6 @@
 """The call itself: what its carrier reports, and what the callee hears next."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,15 +30,18 @@ logger = logging.getLogger(__name__)
 
 REPLAY_KEY = "1"
 MAX_WRONG_KEYS = 2
+# A carrier waits three seconds for the answer to its callback (documented for Vobiz), however slow its own API is.
+HANG_UP_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class CallInProgress:
-    """What a call token, or a carrier's call id, stands for."""
+    """What a call token, or a carrier's call id, stands for; `is_replay`: in a callback that came before."""
 
     record: Verification
     call: Call
     provider: VoiceProvider
+    is_replay: bool = False
 
     @property
     def ref(self) -> CallRef:
@@ -93,8 +97,8 @@ class CallFlow:
     def default_provider(self) -> VoiceProvider:
         return self._providers.default
 
-    async def check_replay(self, current: CallInProgress, nonce: str, content: bytes) -> None:
-        """Refuse a signed callback whose nonce came before with other content; the same content may come again.
+    async def check_replay(self, current: CallInProgress, nonce: str, content: bytes) -> bool:
+        """Whether a signed callback came before; with other content under its nonce it is refused.
 
         Raises: WebhookRejected, StoreUnavailable.
         """
@@ -104,6 +108,7 @@ class CallFlow:
         first = await self._protection.store.remember(name, digest, 2.0 * seconds)
         if first not in (None, digest):
             raise WebhookRejected("callback has the nonce of another callback", status=401)
+        return first is not None
 
     async def on_call_event(self, current: CallInProgress, event: CallEvent) -> None:
         """Take in what a carrier reports. A callback that names another call than ours is refused.
@@ -122,7 +127,8 @@ class CallFlow:
                 await self._protection.guard.on_carrier_failure(record)
         is_newly_named = not current.call.call_id
         if is_newly_named and record.status is Status.CANCELLED and record.call.is_live:
-            await hang_up_if_possible(current.provider, event.call_id)  # the cancellation had no id to hang up by
+            # The cancellation had no id to hang up by.
+            await hang_up_if_possible(current.provider, event.call_id, HANG_UP_SECONDS)
 
     async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said | None:
         """What the callee hears after answering, or after asking to hear the code again.
@@ -156,7 +162,7 @@ class CallFlow:
         if event.state is not CallState.ANSWERED:
             return None
         reading = reading or current.call.readings
-        is_wrong_key = event.digits not in ("", REPLAY_KEY)
+        is_wrong_key = event.digits not in ("", REPLAY_KEY) and not current.is_replay
         record = await self._store.record_reading_end(*current.ref, reading, wrong_key=is_wrong_key)
         script = self._after_reading(record, event.digits, reading)
         return Said(script, self.links.urls(current.ref, reading))
@@ -177,12 +183,13 @@ class CallFlow:
         return self._writer.menu(call.language) if is_patient else self._writer.goodbye(call.language)
 
 
-async def hang_up_if_possible(provider: VoiceProvider, call_id: str) -> bool:
-    """Whether the carrier ended a live call; its trouble is logged."""
+async def hang_up_if_possible(provider: VoiceProvider, call_id: str, seconds: float | None = None) -> bool:
+    """Whether the carrier ended a live call, in so many seconds; its trouble is logged."""
     try:
-        return await provider.hang_up(call_id)
-    except ProviderError as error:
-        logger.warning("call could not be hung up: %s", error)
+        async with asyncio.timeout(seconds):
+            return await provider.hang_up(call_id)
+    except (ProviderError, TimeoutError) as error:
+        logger.warning("call could not be hung up: %s", str(error) or "no answer in time")
         return False
 
 

@@ -7,6 +7,7 @@ it is signed and names a live call of ours.
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from starlette.routing import BaseRoute
@@ -130,7 +131,7 @@ async def _authenticate(
     _note_call(request, current)
     webhook = await _raw(flow, request)
     nonce = current.provider.check_webhook(webhook)
-    await _check_replay(flow, request, current, webhook, nonce)
+    current = await _check_replay(flow, request, current, webhook, nonce)
     return current, current.provider.parse_event(webhook, expected)
 
 
@@ -144,16 +145,16 @@ async def _authenticate_by_signature(
     if current is None:
         raise WebhookRejected("callback names no live call of ours", status=404)
     _note_call(request, current)
-    await _check_replay(flow, request, current, webhook, nonce)
-    return current, event
+    return await _check_replay(flow, request, current, webhook, nonce), event
 
 
 async def _check_replay(
     flow: CallFlow, request: LeanRequest, current: CallInProgress, webhook: RawWebhook, nonce: str | None
-) -> None:
-    if nonce is not None:
-        path, query = request.scope["raw_path"], request.scope["query_string"]
-        await flow.check_replay(current, nonce, b"\0".join((path, query, webhook.body)))
+) -> CallInProgress:
+    if nonce is None:
+        return current
+    content = b"\0".join((request.scope["raw_path"], request.scope["query_string"], webhook.body))
+    return replace(current, is_replay=await flow.check_replay(current, nonce, content))
 
 
 def _note_call(request: LeanRequest, current: CallInProgress) -> None:

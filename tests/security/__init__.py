@@ -1,0 +1,1 @@
+"""The rows of the security requirements, one test module per letter."""
