@@ -13,7 +13,7 @@ from call_script import ScriptWriter
 from clock import Clock
 from guard_store import Reservation
 from log_format import log_unexpected
-from otp_store import Begun, CallStillLive, Checked, NewCode, OtpStore, Outcome
+from otp_store import Begun, CallStillLive, Checked, NewCode, OtpStore, Outcome, StoreUnavailable
 from protection import Protection
 from verification import Call, CallRef, NewCall, Status, Verification, draw_code
 from voice_provider import (
@@ -194,15 +194,15 @@ class OtpService:
             log_call(logging.WARNING, f"call not placed: {error}", record, call)
             raise
         log_call(logging.INFO, "call placed", record, call)
-        await self._count_towards_share(record, call)
         record = await self._store.name_call(record.id, call.number, call_id) or record
+        await self._count_towards_share(record, call)
         if record.status is Status.CANCELLED:  # while we were waiting for the carrier
             await hang_up_if_possible(provider, call_id)
         return Sent(record, record.call or call, is_duplicate=False, is_confirmed=True)
 
     async def _count_towards_share(self, record: Verification, call: Call) -> None:
         if call.number == 1:
-            await self._guard.on_placed(record)
+            await _count_what_happened(self._guard.on_placed(record))
 
     async def verify(self, caller: Caller, key: str, candidate: str) -> Checked:
         """Check a code, which uses up one attempt. Raises: LimitReached, NumberLocked, StoreUnavailable."""
@@ -215,7 +215,7 @@ class OtpService:
             if outcome is not Outcome.INCORRECT:
                 await self._protection.budgets.refund(reservation)
         if outcome is Outcome.CORRECT and checked.record is not None:
-            await self._guard.on_verified(checked.record)
+            await _count_what_happened(self._guard.on_verified(checked.record))
         return checked
 
     async def status(self, client: str, key: str) -> Verification | None:
@@ -300,6 +300,14 @@ class OtpService:
         if name not in self._providers.by_name:
             raise UnsupportedOption("provider", f"must be one of {', '.join(self._providers.by_name)}")
         return self._providers.by_name[name]
+
+
+async def _count_what_happened(counting: Awaitable[None]) -> None:
+    """A call that was placed and a code that was accepted stand, also when they cannot be counted."""
+    try:
+        await counting
+    except StoreUnavailable as error:
+        logger.warning("the store cannot answer: %s", error)
 
 
 async def _every_second(name: str, work: Callable[[], Awaitable[None]]) -> None:
