@@ -179,29 +179,27 @@ class OtpService:
             time_limit_seconds=call.time_limit_seconds,
             hang_up_on_machine=self._policy.hang_up_on_machine,
         )
+        if call.number == 1:
+            await self._guard.on_placing(record)  # now, as the first callbacks can be quicker than the answer
         try:
             call_id = await provider.place_call(order)
         except CallOutcomeUnknown as error:
             log_call(logging.WARNING, f"call not confirmed: {error}", record, call)
-            await self._count_towards_share(record, call)
             record = await self._store.find_by_id(record.id) or record  # a callback may have told us meanwhile
             call = record.call or call
             return Sent(record, call, is_duplicate=False, is_confirmed=bool(call.call_id))
         except ProviderError as error:
             await self._store.fail_call(record.id, call.number, EndReason.FAILED, error.code)
             await self._guard.refund(reservation, keep_client_quota=True)
+            if call.number == 1:
+                await self._guard.on_carrier_failure(record)
             log_call(logging.WARNING, f"call not placed: {error}", record, call)
             raise
         log_call(logging.INFO, "call placed", record, call)
-        await self._count_towards_share(record, call)
         record = await self._store.name_call(record.id, call.number, call_id) or record
         if record.status is Status.CANCELLED:  # while we were waiting for the carrier
             await hang_up_if_possible(provider, call_id)
         return Sent(record, record.call or call, is_duplicate=False, is_confirmed=True)
-
-    async def _count_towards_share(self, record: Verification, call: Call) -> None:
-        if call.number == 1:
-            await self._guard.on_placed(record)
 
     async def verify(self, caller: Caller, key: str, candidate: str) -> Checked:
         """Check a code, which uses up one attempt. Raises: LimitReached, NumberLocked, StoreUnavailable."""

@@ -162,7 +162,9 @@ async def run_service(
     port = listener.getsockname()[1]
     given = load_settings(**{"simulator_speed": float("inf"), "http_port": port, **NO_LIMITS, **settings})
     app = create_app(given, clock, http)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=5
+    )
     server = AnnouncedServer(config, app)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await server.has_started.wait()
