@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from clock import Clock
 from guard_store import Block, Charge, Exceeded, GuardStore, Reservation, Rule, Window, rule
-from phone_numbers import LineType, Number, line_key, mask, number_of
+from phone_numbers import InvalidPhone, LineType, Number, line_key, mask, number_of
 from verification import Verification
 
 logger = logging.getLogger(__name__)
@@ -249,14 +249,14 @@ class AbuseGuard:
         """Stop calls to or for a target until it is lifted: at once, for all that share the store."""
         block = Block(block_target(target), "operator")
         await self._store.block(block)
-        logger.warning("blocked by an operator", extra={"target": target})
+        logger.warning("blocked by an operator", extra={"target": _shown(target)})
         return block
 
     async def unblock(self, target: str) -> bool:
         """Whether there was a block to lift; those of the settings stay."""
         was_blocked = await self._store.unblock(target)
         if was_blocked:
-            logger.warning("block lifted by an operator", extra={"target": target})
+            logger.warning("block lifted by an operator", extra={"target": _shown(target)})
         return was_blocked
 
     async def blocks(self) -> list[Block]:
@@ -343,6 +343,15 @@ def _destination_targets(number: Number) -> Iterable[str]:
     for spelling in dict.fromkeys((number.e164, line_key(number.e164))):
         for length in range(2, len(spelling) + 1):
             yield f"prefix:{spelling[:length]}"
+
+
+def _shown(target: str) -> str:
+    """What a log line may say of a target: a prefix can be a whole number."""
+    kind, _, prefix = target.partition(":")
+    try:
+        return f"{kind}:{mask(number_of(prefix).e164)}" if kind == "prefix" else target
+    except InvalidPhone:
+        return target
 
 
 def _reasons(blocks: Iterable[Block]) -> list[str]:
