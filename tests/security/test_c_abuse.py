@@ -519,6 +519,28 @@ async def test_c5_what_the_carrier_cannot_put_through_is_left_out(fake_time: Fak
         assert await pump(service, fake_time, numbers("+91987654", 100)[45:]) < 40, "and only that"
 
 
+async def test_c5_a_failure_that_is_told_before_the_carriers_answer_is_left_out_too() -> None:
+    """A callback can be quicker than the answer to the request that caused it."""
+    answered: list[int] = []
+
+    async def vendor(request: httpx.Request) -> httpx.Response:
+        call_id = f"call-{len(answered)}"
+        path = json.loads(request.content)["hangup_url"].removeprefix("https://otp.example.com")
+        fields = {"CallUUID": call_id, "Event": "Hangup", "HangupCauseCode": str(CAUSES["unallocated"].code)}
+        answered.append((await service.client.post(path, data=fields)).status_code)
+        return httpx.Response(200, json={"request_uuid": call_id})
+
+    real: dict[str, Any] = {"vobiz_auth_id": "MA_T", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": PHONE}
+    http = httpx.AsyncClient(transport=httpx.MockTransport(vendor))
+    settings = {**DEFAULTS, **real, "allowed_regions": "*", "public_url": "https://otp.example.com"}
+    async with run_service(http=http, **settings) as service:
+        for phone in numbers("+91987654", 3):
+            assert (await service.client.post("/send-otp", json={"phone": phone})).status_code == 200
+        assert answered == [200] * 3
+        cohorts = service.app.state.service._guard._store._cohorts
+        assert {share.begun for cohort in cohorts.values() for share in cohort.values()} == {0}
+
+
 async def test_c5_what_the_carrier_refuses_is_left_out(fake_time: FakeTime) -> None:
     settings: dict[str, Any] = {**DEFAULTS, **ONLY_CONVERSION, "simulator_concurrent_calls": 1}
     async with run_service(fake_time.clock, **settings) as service:
