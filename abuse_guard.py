@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from clock import Clock
 from guard_store import Block, Charge, Exceeded, GuardStore, Reservation, Rule, Window, rule
-from phone_numbers import LineType, Number, line_key, mask, number_of
+from phone_numbers import InvalidPhone, LineType, Number, line_key, mask, number_of
 from verification import Verification
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ CONVERSION_GRACE_SECONDS = 120.0  # hearing and typing takes about a minute: you
 MONEY = 1_000_000  # prices and ceilings are counted in millionths
 
 TARGET_WORDS = "all, client:<name>, region:<two capital letters> or prefix:+<digits>"
+_CLIENT_QUOTA = "client"
 _TARGET = re.compile(r"all|client:[a-z0-9_-]{1,32}|region:[A-Z]{2}|prefix:\+[1-9][0-9]{0,14}")
 
 
@@ -163,7 +164,7 @@ class AbuseGuard:
         Raises: LimitReached, which also blocks a destination that drew too many calls or too few right codes.
         """
         number = number_of(phone)
-        is_safe = phone.startswith(self._policy.safe_prefixes) if self._policy.safe_prefixes else False
+        is_safe = self._is_safe(phone)
         if not is_safe and self._policy.conversion_monitor is not Monitor.OFF:
             await self._check_conversion(client, number)
         answer = await self._store.reserve(self._limits.charges(client, number, is_safe=is_safe))
@@ -173,13 +174,16 @@ class AbuseGuard:
             await self._block(_prefix_target(number), "velocity")
         raise self._refused(_limit_reached(answer), client, number)
 
+    def _is_safe(self, phone: str) -> bool:
+        return phone.startswith(self._policy.safe_prefixes) if self._policy.safe_prefixes else False
+
     async def refund(self, reservation: Reservation, *, keep_client_quota: bool = False) -> None:
         """Take a reservation back, as nothing was dialled.
 
         A client's own quota may keep it: what its carrier refuses all the time is no free request.
         """
         if keep_client_quota:
-            kept = [charge for charge in reservation.charges if not charge.rule.name.startswith("client")]
+            kept = [charge for charge in reservation.charges if charge.rule.name != _CLIENT_QUOTA]
             reservation = Reservation(kept, reservation.at)
         await self._store.refund(reservation)
 
@@ -188,22 +192,22 @@ class AbuseGuard:
         for client_rule in self._limits.of_client(client):
             window = client_rule.windows[0]
             remaining, reset = await self._store.room(Charge(client_rule, client))
-            return Quota("client", window.limit, window.seconds, remaining, reset)
+            return Quota(client_rule.name, window.limit, window.seconds, remaining, reset)
         return None
 
-    async def on_placed(self, record: Verification) -> None:
-        """Count a verification whose first call was placed towards its destination's share."""
+    async def on_placing(self, record: Verification) -> None:
+        """Count a verification whose first call is about to be placed towards its destination's share."""
         await self._tally(record, begun=1)
 
     async def on_carrier_failure(self, record: Verification) -> None:
-        """Leave out of the share what the carrier could not put through."""
+        """Leave out of the share what the carrier refused, or could not put through."""
         await self._tally(record, begun=-1)
 
     async def on_verified(self, record: Verification) -> None:
         await self._tally(record, verified=1)
 
     async def _tally(self, record: Verification, *, begun: int = 0, verified: int = 0) -> None:
-        if self._policy.conversion_monitor is Monitor.OFF:
+        if self._policy.conversion_monitor is Monitor.OFF or self._is_safe(record.phone):
             return
         number = number_of(record.phone)
         targets = (_prefix_target(number), _region_target(number))
@@ -246,14 +250,14 @@ class AbuseGuard:
         """Stop calls to or for a target until it is lifted: at once, for all that share the store."""
         block = Block(block_target(target), "operator")
         await self._store.block(block)
-        logger.warning("blocked by an operator", extra={"target": target})
+        logger.warning("blocked by an operator", extra={"target": _shown(target)})
         return block
 
     async def unblock(self, target: str) -> bool:
         """Whether there was a block to lift; those of the settings stay."""
         was_blocked = await self._store.unblock(target)
         if was_blocked:
-            logger.warning("block lifted by an operator", extra={"target": target})
+            logger.warning("block lifted by an operator", extra={"target": _shown(target)})
         return was_blocked
 
     async def blocks(self) -> list[Block]:
@@ -274,9 +278,9 @@ class _Limits:
         )
         self._prefix = _rules("prefix", (policy.prefix_sends_per_hour, 3600))
         self._region = _rules("region", (policy.region_sends_per_hour, 3600))
-        self._client = _rules("client", (policy.client_sends_per_hour, 3600))
+        self._client = _rules(_CLIENT_QUOTA, (policy.client_sends_per_hour, 3600))
         self._client_by_name = {
-            name: _rules("client", (quota, 3600)) for name, quota in policy.client_quotas.items()
+            name: _rules(_CLIENT_QUOTA, (quota, 3600)) for name, quota in policy.client_quotas.items()
         }
         self._spending = [
             *_rules("spending-hour", (policy.spend_per_hour, 3600)),
@@ -294,7 +298,7 @@ class _Limits:
         region = number.region or ""
         charges = [
             *(Charge(rule, line_key(number.e164)) for rule in self._number),
-            *(Charge(rule, number.e164[:-PREFIX_CUT]) for rule in self._prefix if not is_safe),
+            *(Charge(rule, _prefix(number)) for rule in self._prefix if not is_safe),
             *(Charge(rule, region) for rule in self._region),
             *(Charge(rule, client) for rule in self.of_client(client)),
         ]
@@ -322,8 +326,13 @@ def _forbidden(number: Number, policy: GuardPolicy) -> list[str]:
     return fired
 
 
+def _prefix(number: Number) -> str:
+    """Of a line, so that a second spelling of its number is no way around."""
+    return line_key(number.e164)[:-PREFIX_CUT]
+
+
 def _prefix_target(number: Number) -> str:
-    return f"prefix:{number.e164[:-PREFIX_CUT]}"
+    return f"prefix:{_prefix(number)}"
 
 
 def _region_target(number: Number) -> str:
@@ -332,8 +341,18 @@ def _region_target(number: Number) -> str:
 
 def _destination_targets(number: Number) -> Iterable[str]:
     yield _region_target(number)
-    for length in range(2, len(number.e164) + 1):
-        yield f"prefix:{number.e164[:length]}"
+    for spelling in dict.fromkeys((number.e164, line_key(number.e164))):
+        for length in range(2, len(spelling) + 1):
+            yield f"prefix:{spelling[:length]}"
+
+
+def _shown(target: str) -> str:
+    """What a log line may say of a target: a prefix can be a whole number."""
+    kind, _, prefix = target.partition(":")
+    try:
+        return f"{kind}:{mask(number_of(prefix).e164)}" if kind == "prefix" else target
+    except InvalidPhone:
+        return target
 
 
 def _reasons(blocks: Iterable[Block]) -> list[str]:
@@ -353,9 +372,8 @@ def _blocked(blocks: Sequence[Block], now: float) -> SendRefused:
 def _limit_reached(exceeded: Sequence[Exceeded]) -> LimitReached:
     """What takes longest decides; a spending limit is named as one, for it is the operator who must act."""
     rules = [one.charge.rule.name for one in exceeded]
-    hopeless = any(one.retry_after_seconds is None for one in exceeded)
-    worst = max(exceeded, key=lambda one: one.retry_after_seconds or math.inf)
-    wait = None if hopeless else worst.retry_after_seconds
+    worst = max(exceeded, key=lambda one: math.inf if one.retry_after_seconds is None else one.retry_after_seconds)
+    wait = worst.retry_after_seconds
     if "spending" in worst.charge.rule.name:
         return SpendingLimitReached(rules, wait)
     return LimitReached(rules, wait, quota_of(worst))

@@ -180,29 +180,28 @@ class OtpService:
             time_limit_seconds=call.time_limit_seconds,
             hang_up_on_machine=self._policy.hang_up_on_machine,
         )
+        if call.number == 1:
+            # Now, as the first callbacks can be quicker than the answer.
+            await _count_if_possible(self._guard.on_placing(record))
         try:
             call_id = await provider.place_call(order)
         except CallOutcomeUnknown as error:
             log_call(logging.WARNING, f"call not confirmed: {error}", record, call)
-            await self._count_towards_share(record, call)
             record = await self._store.find_by_id(record.id) or record  # a callback may have told us meanwhile
             call = record.call or call
             return Sent(record, call, is_duplicate=False, is_confirmed=bool(call.call_id))
         except ProviderError as error:
             await self._store.fail_call(record.id, call.number, EndReason.FAILED, error.code)
             await self._guard.refund(reservation, keep_client_quota=True)
+            if call.number == 1:
+                await _count_if_possible(self._guard.on_carrier_failure(record))
             log_call(logging.WARNING, f"call not placed: {error}", record, call)
             raise
         log_call(logging.INFO, "call placed", record, call)
         record = await self._store.name_call(record.id, call.number, call_id) or record
-        await self._count_towards_share(record, call)
         if record.status is Status.CANCELLED:  # while we were waiting for the carrier
             await hang_up_if_possible(provider, call_id)
         return Sent(record, record.call or call, is_duplicate=False, is_confirmed=True)
-
-    async def _count_towards_share(self, record: Verification, call: Call) -> None:
-        if call.number == 1:
-            await _count_what_happened(self._guard.on_placed(record))
 
     async def verify(self, caller: Caller, key: str, candidate: str) -> Checked:
         """Check a code, which uses up one attempt. Raises: LimitReached, NumberLocked, StoreUnavailable."""
@@ -215,7 +214,7 @@ class OtpService:
             if outcome is not Outcome.INCORRECT:
                 await self._protection.budgets.refund(reservation)
         if outcome is Outcome.CORRECT and checked.record is not None:
-            await _count_what_happened(self._guard.on_verified(checked.record))
+            await _count_if_possible(self._guard.on_verified(checked.record))
         return checked
 
     async def status(self, client: str, key: str) -> Verification | None:
@@ -302,8 +301,8 @@ class OtpService:
         return self._providers.by_name[name]
 
 
-async def _count_what_happened(counting: Awaitable[None]) -> None:
-    """A call that was placed and a code that was accepted stand, also when they cannot be counted."""
+async def _count_if_possible(counting: Awaitable[None]) -> None:
+    """A destination's share is counted beside the call: a call and an accepted code stand without it."""
     try:
         await counting
     except StoreUnavailable as error:

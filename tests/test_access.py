@@ -9,6 +9,7 @@ from access import (
     ANONYMOUS,
     MAX_KNOWN_ADDRESSES,
     Access,
+    AccessRefused,
     AddressLocked,
     Caller,
     ClientKey,
@@ -43,8 +44,8 @@ def access(fake_time: FakeTime) -> Access:
     return Access(KEYS, MemoryGuardStore(fake_time.clock, 100_000), [])
 
 
-async def refused(access: Access, request: dict[str, Any]) -> KeyMissing | AddressLocked:
-    with pytest.raises((KeyMissing, AddressLocked)) as refusal:
+async def refused(access: Access, request: dict[str, Any]) -> AccessRefused:
+    with pytest.raises(AccessRefused) as refusal:
         await access.admit(request)
     assert isinstance(refusal.value, (KeyMissing, AddressLocked))
     return refusal.value
