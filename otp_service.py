@@ -179,6 +179,7 @@ class OtpService:
             time_limit_seconds=call.time_limit_seconds,
             hang_up_on_machine=self._policy.hang_up_on_machine,
         )
+        log_call(logging.INFO, "placing call", record, call)  # what a crash from here on leaves to be found
         try:
             call_id = await provider.place_call(order)
         except CallOutcomeUnknown as error:
@@ -275,15 +276,19 @@ class OtpService:
 
     async def _ask_about(self, record: Verification) -> None:
         call = record.call
-        if call is None or not call.call_id:
+        if call is None:
+            return
+        log_call(logging.WARNING, "call without news", record, call)
+        if not call.call_id:
             return
         try:
             event = await self._provider_of(call).look_up(call.call_id)
         except ProviderError as error:
             logger.warning("call could not be looked up: %s", error)
             return
-        if event is not None:
-            await self._store.record_call_event(record.id, call.number, event)
+        told = await self._store.record_call_event(record.id, call.number, event) if event is not None else None
+        if told is not None and told.call is not None and told.call.state is not call.state:
+            log_call(logging.INFO, f"call {told.call.state.value}", told, told.call)
 
     def _provider_of(self, call: Call) -> VoiceProvider:
         return self._providers.by_name[call.provider]
