@@ -170,9 +170,11 @@ class AbuseGuard:
         answer = await self._store.reserve(self._limits.charges(client, number, is_safe=is_safe))
         if isinstance(answer, Reservation):
             return answer
+        refusal = _limit_reached(answer)
         if self._policy.block_seconds and any(one.charge.rule.name == "prefix" for one in answer):
-            await self._block(_prefix_target(number), "velocity")
-        raise self._refused(_limit_reached(answer), client, number)
+            block = await self._block(_prefix_target(number), "velocity")
+            refusal = _lengthened(refusal, block, self._clock.now())
+        raise self._refused(refusal, client, number)
 
     def _is_safe(self, phone: str) -> bool:
         return phone.startswith(self._policy.safe_prefixes) if self._policy.safe_prefixes else False
@@ -377,6 +379,15 @@ def _limit_reached(exceeded: Sequence[Exceeded]) -> LimitReached:
     if "spending" in worst.charge.rule.name:
         return SpendingLimitReached(rules, wait)
     return LimitReached(rules, wait, quota_of(worst))
+
+
+def _lengthened(refusal: LimitReached, block: Block, now: float) -> LimitReached:
+    """The refusal that set off a block, which may outlast the limit: a wait that is told has to be enough."""
+    wait = refusal.retry_after_seconds
+    if wait is None or block.until is None:
+        return refusal
+    longest = max(wait, block.until - now)
+    return type(refusal)([*refusal.rules, *_reasons([block])], longest, refusal.quota)
 
 
 def quota_of(exceeded: Exceeded) -> Quota:

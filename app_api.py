@@ -203,6 +203,7 @@ def routes(service: OtpService, protection: Protection, settings: Settings) -> l
         record = await service.status(request.caller.client, key)
         if record is None:
             raise Problem(404, "not_found", "no verification is known for this number or id")
+        _note_record(request, record)
         return json_reply(200, _status_of(record, service.seconds_left(record)), with_nulls=True)
 
     async def send_otp(request: LeanRequest, body: SendOtp) -> Reply:
@@ -227,6 +228,8 @@ def routes(service: OtpService, protection: Protection, settings: Settings) -> l
             request_text = body.model_dump_json()
             status, answer, is_replay = await protection.idempotency.run_once(client, key, request_text, send)
             headers = {"idempotent-replayed": "true"} if is_replay else {}
+            if is_replay:
+                request.notes["outcome"] = "replayed"
         return Reply(
             status, answer, headers={**headers, **rate_limit_headers(await protection.guard.quota(client))}
         )
@@ -327,8 +330,15 @@ async def _send(service: OtpService, settings: Settings, request: LeanRequest, b
         errors = [FieldError(error.field, error.message)]
         raise Problem(422, "unsupported_option", str(error), errors=errors) from None
     _note_record(request, sent.record)
+    request.notes["outcome"] = _outcome_of(sent)
     reply = _sent_reply(sent, service.seconds_left(sent.record), settings)
     return json_reply(200 if sent.is_confirmed else 202, reply)
+
+
+def _outcome_of(sent: Sent) -> str:
+    if sent.is_duplicate:
+        return "deduplicated"
+    return "called" if sent.is_confirmed else "unconfirmed"
 
 
 def _note_key(request: LeanRequest, key: str) -> None:
@@ -338,6 +348,8 @@ def _note_key(request: LeanRequest, key: str) -> None:
 
 def _note_record(request: LeanRequest, record: Verification) -> None:
     request.notes["verification"] = short_id(record.id)
+    request.notes["phone"] = mask(record.phone)
+    request.notes["verification_status"] = record.status.value
 
 
 def _note_outcome(request: LeanRequest, checked: Checked) -> None:

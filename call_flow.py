@@ -141,6 +141,8 @@ class CallFlow:
             return None
         reading = reading or current.call.times_spoken + 1
         code = await self._store.read_code(*current.ref, reading)
+        what = "code not handed out" if code is None else "code handed out"
+        log_call(logging.INFO, what, current.record, current.call, {"reading": reading})
         if code is None:
             is_needless = current.record.status in (Status.VERIFIED, Status.CANCELLED)
             script = SILENT_HANGUP if is_needless else self._writer.apology(current.call.language)
@@ -164,6 +166,8 @@ class CallFlow:
         reading = reading or current.call.readings
         is_wrong_key = event.digits not in ("", REPLAY_KEY) and not current.is_replay
         record = await self._store.record_reading_end(*current.ref, reading, wrong_key=is_wrong_key)
+        if record is not None and record.call is not None and record.call.times_spoken > current.call.times_spoken:
+            log_call(logging.INFO, "code spoken", record, record.call, {"reading": reading})
         script = self._after_reading(record, event.digits, reading)
         return Said(script, self.links.urls(current.ref, reading))
 
@@ -193,18 +197,25 @@ async def hang_up_if_possible(provider: VoiceProvider, call_id: str, seconds: fl
         return False
 
 
-def log_call(level: int, text: str, record: Verification, call: Call) -> None:
+_NO_DETAILS: Mapping[str, object] = MappingProxyType({})
+
+
+def log_call(
+    level: int, text: str, record: Verification, call: Call, details: Mapping[str, object] = _NO_DETAILS
+) -> None:
     """Log what became of a call: no code, no full number, no usable id."""
-    details = {
+    known = {
+        "call": call.number,
         "provider": call.provider,
         "end_reason": call.end_reason.value if call.end_reason else None,
         "hangup_cause": call.hangup_cause or None,
+        **details,
     }
-    log_verification(level, text, record, {key: value for key, value in details.items() if value is not None})
+    log_verification(level, text, record, {key: value for key, value in known.items() if value is not None})
 
 
 def log_verification(
-    level: int, text: str, record: Verification, details: Mapping[str, object] = MappingProxyType({})
+    level: int, text: str, record: Verification, details: Mapping[str, object] = _NO_DETAILS
 ) -> None:
     """A line of a verification's audit trail; request lines with the same `verification` are the rest of it."""
     named = {

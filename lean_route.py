@@ -176,7 +176,8 @@ def _log(
     if logger.isEnabledFor(level):
         milliseconds = round((perf_counter() - started) * 1000, 2)
         details = {"method": method, "route": path, "status": status, "ms": milliseconds, "request_id": request_id}
-        logger.log(level, "request", extra={**details, **notes})
+        outcome = "ok" if status < 400 else "refused"
+        logger.log(level, "request", extra={**details, "outcome": outcome, **notes})
 
 
 async def _send(reply: Reply, request_id: str, send: Send) -> None:

@@ -183,6 +183,7 @@ class OtpService:
         if call.number == 1:
             # Now, as the first callbacks can be quicker than the answer.
             await _count_if_possible(self._guard.on_placing(record))
+        log_call(logging.INFO, "placing call", record, call)  # what a crash from here on leaves to be found
         try:
             call_id = await provider.place_call(order)
         except CallOutcomeUnknown as error:
@@ -277,6 +278,7 @@ class OtpService:
         call = record.call
         if call is None:
             return
+        log_call(logging.WARNING, "call without news", record, call)
         provider = self._provider_of(call)
         try:
             if call.call_id:
@@ -287,8 +289,9 @@ class OtpService:
         except ProviderError as error:
             logger.warning("call could not be looked up: %s", error)
             return
-        if event is not None:
-            await self._store.record_call_event(record.id, call.number, event)
+        told = await self._store.record_call_event(record.id, call.number, event) if event is not None else None
+        if told is not None and told.call is not None and told.call.state is not call.state:
+            log_call(logging.INFO, f"call {told.call.state.value}", told, told.call)
 
     def _provider_of(self, call: Call) -> VoiceProvider:
         return self._providers.by_name[call.provider]

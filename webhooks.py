@@ -16,6 +16,7 @@ import problems
 from call_flow import CallFlow, CallInProgress, Said
 from call_script import SILENT_HANGUP
 from lean_route import LeanRequest, LeanRoute, Reply, read_body
+from phone_numbers import mask
 from problems import Problem
 from verification import short_id
 from voice_provider import CallEvent, CallState, CallUrls, RawWebhook, VoiceProvider, WebhookRejected
@@ -158,7 +159,7 @@ async def _check_replay(
 
 
 def _note_call(request: LeanRequest, current: CallInProgress) -> None:
-    request.notes["verification"] = short_id(current.record.id)
+    request.notes.update({"verification": short_id(current.record.id), "phone": mask(current.record.phone)})
 
 
 async def _raw(flow: CallFlow, request: LeanRequest) -> RawWebhook:

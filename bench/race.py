@@ -205,7 +205,8 @@ def attack_webhooks(count: int) -> Webhooks:
     with _world(WEBHOOK_SIGNATURES="required") as (ours, carrier):
         codes = {phone_number(index): f"CANARY{index:04d}" for index in range(2 * LIVE_CALLS)}
         _send_all(ours, list(codes.items()), LONGEST_LIFE)
-        calls = [_call(ours, codes[to], call_id, url) for call_id, url, to in carrier.get("/calls").json()]
+        placed = carrier.get("/calls").json()
+        calls = [_call(ours, codes[to], call_id, url) for call_id, url, to in placed]
         live, dead = calls[:LIVE_CALLS], calls[LIVE_CALLS:]
         result.authentic = sum(_authentic_answer(ours, call) for call in calls)
         for call in dead:
@@ -225,7 +226,7 @@ def attack_webhooks(count: int) -> Webhooks:
         hostile = (_hostile(rng, live, dead) for _ in range(count))
         result.hostile = load.run(ours.port, hostile, is_harmless, PHASE_SECONDS).count
         # The calls are as alive as before: nothing hostile has ended one of them.
-        still = [ours.get(f"/otp-status/{phone}").json() for phone in list(codes)[: len(live)]]
+        still = [ours.get(f"/otp-status/{to}").json() for _, _, to in placed[:LIVE_CALLS]]
         assert all(one["call"]["state"] == "answered" for one in still), "a hostile webhook changed a call"
     return result
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from server import create_app
 from settings import Settings, load_settings
@@ -110,6 +111,62 @@ def test_every_module_is_in_the_architecture_page() -> None:
 def test_every_language_of_vobiz_is_on_its_page() -> None:
     page = (ROOT / "docs" / "vobiz.md").read_text(encoding="utf-8")
     assert all(tag in page for tag in LANGUAGES)
+
+
+SECURITY = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+
+
+def test_a8_the_security_page_says_what_a_phone_call_cannot_give() -> None:
+    (section,) = re.findall(r"^## What a phone call cannot give.*?(?=^## )", SECURITY, re.MULTILINE | re.DOTALL)
+    for words in (
+        "restricted authenticator", "NIST SP 800-63B-4", "3.1.3.3", "3.2.9", "Not phishing-resistant",
+        "level 3 of OWASP ASVS", "SIM swap", "Call forwarding", "Voicemail", "Offer another factor",
+    ):  # fmt: skip
+        assert words in section, words
+
+
+def test_each_setting_on_the_security_page_exists_and_has_that_default() -> None:
+    defaults = {name.upper(): field.default for name, field in Settings.model_fields.items()}
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", SECURITY, re.MULTILINE)
+    assert len(rows) > 30
+    for name, said in rows:
+        default = defaults[name]
+        text = default.get_secret_value() if isinstance(default, SecretStr) else default
+        shown = (
+            str(text).lower() if isinstance(text, bool) else str(text or ("none" if text in ("", None) else text))
+        )
+        assert said == shown, name
+    for name in re.findall(r"`([A-Z]+_[A-Z_]+)[`=]", SECURITY):
+        assert name in defaults, name
+
+
+def test_each_command_on_the_security_page_runs_tests_that_exist() -> None:
+    commands = re.findall(r"`\.venv/bin/python -m (pytest .*?)`", SECURITY)
+    assert len(commands) > 25
+    for command in map(shlex.split, commands):
+        paths = [ROOT / word for word in command[1:] if word.startswith("tests")]
+        assert paths, command
+        assert all(path.exists() for path in paths), command
+        for word in command[command.index("-k") + 1].split(" or ") if "-k" in command else []:
+            assert word in _names_of_tests(paths, word), f"no test for -k {word}"
+
+
+def _names_of_tests(paths: list[Path], word: str) -> str:
+    """The tests below some paths; the word itself where the module of its row's letter is not there."""
+    row = re.match(r"test_([a-z])[0-9]+_", word)
+    if row is not None and not list((ROOT / "tests" / "security").glob(f"test_{row[1]}_*.py")):
+        return word
+    files = [file for path in paths for file in (path.glob("*.py") if path.is_dir() else [path])]
+    return " ".join(re.findall(r"def (test_\w+)", "".join(file.read_text(encoding="utf-8") for file in files)))
+
+
+def test_each_alarm_on_the_security_page_is_logged() -> None:
+    table = SECURITY.split("<!-- alarms: checked against the code -->")[1].split("\n\n")[0]
+    events = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
+    assert len(events) > 10
+    code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("*.py"))
+    for event in events:
+        assert re.search(rf'f?"{re.escape(event)}', code), event
 
 
 def test_links_lead_somewhere() -> None:

@@ -319,6 +319,16 @@ async def test_f2_an_accepted_code_is_told_although_it_could_not_be_counted(
         assert (answer.status_code, answer.json()["valid"]) == (200, True)
 
 
+async def test_f2_a_placed_call_is_told_and_kept_although_it_could_not_be_counted(
+    carrier: HandCarrier, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_vobiz(carrier, fake_time.clock, conversion_monitor="block") as service:
+        owner, name = STEPS["the share is counted"](service)
+        break_once(monkeypatch, owner, name, StoreUnavailable("gone"), after=False)
+        call = await start_call(service, carrier, PHONE)
+        assert (await call.status())["call"]["call_uuid"] == call.uuid
+
+
 # F3: a request to call that got no answer
 
 NO_ANSWER: list[Any] = [
