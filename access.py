@@ -96,6 +96,8 @@ class Access:
 
     async def _refuse(self, address: str) -> None:
         answer = await self._store.reserve([Charge(BAD_KEYS, address)])
+        is_locked = not isinstance(answer, Reservation)
+        logger.warning("API key refused", extra={"address": address, "address_is_locked": is_locked})
         if isinstance(answer, Reservation):
             raise KeyMissing("no API key, or one that is not known")
         raise AddressLocked(answer[0].retry_after_seconds or 0)
