@@ -21,7 +21,7 @@ from bench.servers import Server, service
 
 CLIENT_KEY = "client-key-CANARY-0123456789abcdef"
 OPERATOR_KEY = "operator-key-CANARY-0123456789abcdef"
-EXAMPLES = 1000 if os.environ.get("PROVE") else 12
+EXAMPLES = 300 if os.environ.get("PROVE") else 12
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
