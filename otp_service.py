@@ -258,7 +258,7 @@ class OtpService:
         some_are_left = True
         while some_are_left:
             records, verifications_are_left = await self._store.expire()
-            counts_are_left = await self._protection.store.expire()
+            counts_are_left = await self._protection.expire()
             for record in records:
                 log_verification(logging.INFO, "code expired", record)
             some_are_left = verifications_are_left or counts_are_left

@@ -15,19 +15,32 @@ from settings import Settings
 SIMULATED_PREFIX = "+1415555"  # of the scripted callees: many calls to them are no attack
 
 
+MAX_REFUSED_ADDRESSES = 100_000
+
+
 class Protection(NamedTuple):
-    """All of it counts in, and remembers with, the one store."""
+    """All of it counts in, and remembers with, one store, except that refused keys have one of their own.
+
+    Strangers with many addresses can fill that one, and must not keep clients from sending.
+    """
 
     store: GuardStore
+    refused_keys: GuardStore
     guard: AbuseGuard
     budgets: RequestBudgets
     idempotency: IdempotencyKeys
     clients: Access
     operators: Access
 
+    async def expire(self) -> bool:
+        """Forget what is of no use any more, some at a time; whether some may be left."""
+        some_are_left = await self.store.expire()
+        return await self.refused_keys.expire() or some_are_left
+
 
 def open_protection(settings: Settings, clock: Clock) -> Protection:
     store = MemoryGuardStore(clock, 2 * settings.store_capacity)  # a verification counts for its number and prefix
+    refused_keys = MemoryGuardStore(clock, MAX_REFUSED_ADDRESSES)
     budgets = RequestBudgets(
         store,
         client_wrong_codes_per_hour=settings.client_wrong_codes_per_hour,
@@ -36,11 +49,12 @@ def open_protection(settings: Settings, clock: Clock) -> Protection:
     )
     return Protection(
         store,
+        refused_keys,
         AbuseGuard(store, guard_policy(settings), clock),
         budgets,
         IdempotencyKeys(store, secrets.token_bytes(32)),
-        clients=_access(settings, settings.api_keys.get_secret_value(), store),
-        operators=_access(settings, settings.operator_keys.get_secret_value(), store),
+        clients=_access(settings, settings.api_keys.get_secret_value(), refused_keys),
+        operators=_access(settings, settings.operator_keys.get_secret_value(), refused_keys),
     )
 
 

@@ -17,6 +17,9 @@ from access import (
     client_address,
 )
 from guard_store import MemoryGuardStore
+from otp_store import StoreUnavailable
+from protection import open_protection
+from settings import load_settings
 from tests.conftest import FakeTime, keep_secret
 
 KEY = keep_secret("shop-key-CANARY-0123456789abcdef")
@@ -193,3 +196,22 @@ def test_without_trusted_proxies_nobody_is_believed() -> None:
 
 def test_a_socket_without_peer_is_one_sender() -> None:
     assert client_address({"type": "http", "client": None, "headers": []}, []) == "unknown"
+
+
+async def test_a_flood_of_addresses_with_wrong_keys_does_not_touch_clients(fake_time: FakeTime) -> None:
+    access = Access(KEYS, MemoryGuardStore(fake_time.clock, capacity=2), [])
+    assert await access.admit(bearer(KEY)) == Caller("shop", "192.0.2.1")
+    for number in range(2):
+        await refused(access, bearer("wrong" * 8, f"198.51.100.{number}"))
+    with pytest.raises(StoreUnavailable):
+        await access.admit(bearer("wrong" * 8, "198.51.100.9"))
+    assert await access.admit(bearer(KEY)) == Caller("shop", "192.0.2.1")
+
+
+async def test_refused_keys_take_no_room_from_what_sends_count(fake_time: FakeTime) -> None:
+    protection = open_protection(load_settings(api_keys=KEY), fake_time.clock)
+    await refused(protection.clients, bearer("wrong" * 8))
+    assert not vars(protection.store)["_logs"]
+    fake_time.advance(3600)
+    assert not await protection.expire()
+    assert not vars(protection.refused_keys)["_logs"]
