@@ -324,22 +324,47 @@ class StoreCases:
             assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
             await self.end_call(store, record)
 
-    async def test_failures_are_forgotten_a_day_after_the_last_one(self, fake_time: FakeTime) -> None:
-        store = self.make_store(fake_time, max_failures_per_number=5)
-        for wait in (23 * 3600, 23 * 3600):
-            await self.begin(store)
-            await store.check(CLIENT, PHONE, "999999")
-            fake_time.advance(wait)
+    async def test_a_number_with_all_its_failures_has_one_guess_a_day_and_a_hundred_at_the_most(
+        self, store: OtpStore, fake_time: FakeTime
+    ) -> None:
+        evaluated, waits = 0, [0]
+        while waits[-1] < 30 * 24 * 3600:
+            fake_time.advance(waits[-1])
+            record = await self.begin(store)
+            while (await store.check(CLIENT, PHONE, "999999")).outcome is Outcome.INCORRECT:
+                evaluated += 1
+                if evaluated >= 5:
+                    break
+            await store.cancel(CLIENT, PHONE)
+            await self.end_call(store, record)
             await store.expire()
-        await self.begin(store)
-        for _ in range(3):
-            await store.check(CLIENT, PHONE, "999999")
-        with pytest.raises(NumberLocked):
+            with pytest.raises(NumberLocked) as locked:
+                await self.begin(store)
+            waits.append(locked.value.retry_after_seconds)
+        assert evaluated == 100
+        assert waits[-3:] == [24 * 3600, 24 * 3600, 30 * 24 * 3600]
+
+    async def test_failures_are_forgotten_thirty_days_after_the_last_one(
+        self, store: OtpStore, fake_time: FakeTime
+    ) -> None:
+        await self.fail(store, times=5)
+        for _ in range(29):
+            fake_time.advance(24 * 3600)
+            await store.expire()
+        await self.fail(store, times=1)
+        with pytest.raises(NumberLocked):  # for a minute: it was the sixth
             await self.begin(store)
-        fake_time.advance(25 * 3600)
-        await store.expire()
-        await self.begin(store)
+        for _ in range(31):
+            fake_time.advance(24 * 3600)
+            await store.expire()
+        await self.fail(store, times=4)
         assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
+
+    async def fail(self, store: OtpStore, times: int) -> None:
+        record = await self.begin(store)
+        for _ in range(times):
+            assert (await store.check(CLIENT, PHONE, "999999")).outcome is Outcome.INCORRECT
+        await self.end_call(store, record)
 
     # Clients
 

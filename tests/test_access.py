@@ -199,7 +199,7 @@ def test_a_socket_without_peer_is_one_sender() -> None:
 
 
 async def test_a_flood_of_addresses_with_wrong_keys_does_not_touch_clients(fake_time: FakeTime) -> None:
-    access = Access(KEYS, MemoryGuardStore(fake_time.clock, capacity=2), [])
+    access = Access(KEYS, MemoryGuardStore(fake_time.clock, capacity=3), [])
     assert await access.admit(bearer(KEY)) == Caller("shop", "192.0.2.1")
     for number in range(2):
         await refused(access, bearer("wrong" * 8, f"198.51.100.{number}"))
