@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from clock import Clock
 from guard_store import Block, Charge, Exceeded, GuardStore, Reservation, Rule, Window, rule
-from phone_numbers import InvalidPhone, LineType, Number, line_key, mask, number_of
+from phone_numbers import REGIONS, InvalidPhone, LineType, Number, line_key, mask, number_of
 from verification import Verification
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ REGION_SHARE_FACTOR = 10  # a whole region is judged by ten times the verificati
 CONVERSION_GRACE_SECONDS = 120.0  # hearing and typing takes about a minute: younger verifications are not judged
 MONEY = 1_000_000  # prices and ceilings are counted in millionths
 
-TARGET_WORDS = "all, client:<name>, region:<two capital letters> or prefix:+<digits>"
+TARGET_WORDS = "all, client:<name>, region:<ISO 3166> or prefix:+<digits>"
 _CLIENT_QUOTA = "client"
 _TARGET = re.compile(r"all|client:[a-z0-9_-]{1,32}|region:[A-Z]{2}|prefix:\+[1-9][0-9]{0,14}")
 
@@ -126,7 +126,8 @@ class GuardPolicy:
 
 def block_target(text: str) -> str:
     """What a block is on: `all`, `client:<name>`, `region:<ISO 3166>`, `prefix:+<digits>`. Raises: ValueError."""
-    if not _TARGET.fullmatch(text):
+    is_unknown_region = text.startswith("region:") and text[7:] not in REGIONS
+    if is_unknown_region or not _TARGET.fullmatch(text):
         raise ValueError(f"must be {TARGET_WORDS}")
     return text
 
@@ -198,7 +199,7 @@ class AbuseGuard:
         return None
 
     async def on_placing(self, record: Verification) -> None:
-        """Count a verification whose first call is about to be placed towards its destination's share."""
+        """Count a call that is about to be placed towards its destination's share."""
         await self._tally(record, begun=1)
 
     async def on_carrier_failure(self, record: Verification) -> None:

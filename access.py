@@ -62,10 +62,19 @@ class Access:
 
     Keys are kept as keyed hashes under a secret of this process, and looked up by them: how long that takes tells
     nothing about any key. An address that sent ten wrong keys is locked for ten minutes, except for clients that
-    were let in from it before: a stranger behind the same proxy must not lock them out.
+    were let in from it since the start: a stranger behind the same proxy must not lock them out. Without
+    `locks_newcomers` no right key is ever locked out.
     """
 
-    def __init__(self, keys: Iterable[ClientKey], store: GuardStore, trusted_proxies: Sequence[Network]) -> None:
+    def __init__(
+        self,
+        keys: Iterable[ClientKey],
+        store: GuardStore,
+        trusted_proxies: Sequence[Network],
+        *,
+        locks_newcomers: bool = True,
+    ) -> None:
+        self._locks_newcomers = locks_newcomers
         self._mac = hmac.new(secrets.token_bytes(32), digestmod=sha256)
         self._client_of = {self._hash(key.encode()): client for client, key in keys}
         self._store = store
@@ -86,11 +95,14 @@ class Access:
         address = client_address(scope, self._trusted_proxies)
         if not self._client_of:
             return Caller(ANONYMOUS, address)
-        client = self._client_of.get(self._hash(_bearer_key(scope)))
+        key = _bearer_key(scope)
+        if not key:  # no guess, so it counts for nothing
+            raise KeyMissing("no API key")
+        client = self._client_of.get(self._hash(key))
         if client is None:
             await self._refuse(address)
         caller = Caller(client or "", address)
-        if caller not in self._seen:
+        if caller not in self._seen and self._locks_newcomers:
             await self._let_in_newcomer(caller)
         return caller
 
@@ -99,7 +111,7 @@ class Access:
         is_locked = not isinstance(answer, Reservation)
         logger.warning("API key refused", extra={"address": address, "address_is_locked": is_locked})
         if isinstance(answer, Reservation):
-            raise KeyMissing("no API key, or one that is not known")
+            raise KeyMissing("an API key that is not known")
         raise AddressLocked(answer[0].retry_after_seconds or 0)
 
     async def _let_in_newcomer(self, caller: Caller) -> None:

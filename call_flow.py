@@ -123,7 +123,7 @@ class CallFlow:
             return
         if record.call.state is not current.call.state:
             log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
-            if record.call.end_reason is EndReason.FAILED and record.call.number == 1:
+            if record.call.end_reason is EndReason.FAILED:
                 await self._protection.guard.on_carrier_failure(record)
         is_newly_named = not current.call.call_id
         if is_newly_named and record.status is Status.CANCELLED and record.call.is_live:

@@ -27,6 +27,7 @@ from log_format import log_unexpected
 LOOKS_A_SLICE = 500
 CUTS_A_SLICE = 16
 NEVER = sys.maxsize
+MOST_PIPELINED = 8  # requests of a connection that wait for the one before; nobody here needs any
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,17 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self.transport.abort()  # it asks without reading the answers, each of which would wait here
+            return
         self.part = Part.BODY
         self.room = self._head_bytes
         self.receiving_since = self._all.sweeps
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.transport.is_closing():
+            return
         self.part = Part.NONE
         self.room = self._head_bytes
         # After an early response, such as a 413, uvicorn's timer is already over and would not be set again.

@@ -10,12 +10,15 @@ from hashlib import blake2b
 
 import msgspec
 
-from guard_store import GuardStore
+from abuse_guard import LimitReached
+from guard_store import Charge, GuardStore, Reservation, Window, rule
 
 KEPT_SECONDS = 24 * 3600.0
 # Longer than any request runs: a key whose process died becomes free, and the number's live call stands in for it.
 RUNNING_SECONDS = 90.0
 _FINGERPRINT_BYTES = 16
+# So that one client cannot take all room of the store.
+KEYS_PER_CLIENT = rule("idempotency-keys", Window(250_000, 24 * 3600))
 
 
 class KeyReused(Exception):
@@ -48,7 +51,7 @@ class IdempotencyKeys:
     ) -> tuple[int, bytes, bool]:
         """Status and body of the first run, and whether this was a later one. `request` is its canonical text.
 
-        Raises: KeyReused, StillRunning, and whatever `run` raises.
+        Raises: KeyReused, StillRunning, LimitReached, and whatever `run` raises.
         """
         name = f"idempotency/{self._digest(client, key).hex()}"
         fingerprint = self._digest(request)
@@ -56,6 +59,9 @@ class IdempotencyKeys:
         if standing is not None:
             return self._replayed(msgspec.msgpack.decode(standing, type=Answer), fingerprint)
         try:
+            counted = await self._store.reserve([Charge(KEYS_PER_CLIENT, client)])
+            if not isinstance(counted, Reservation):
+                raise LimitReached([KEYS_PER_CLIENT.name], counted[0].retry_after_seconds)
             status, body = await run()
         except BaseException:
             await self._store.forget(name)

@@ -28,7 +28,8 @@ from problems import FieldError, Problem
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 1024
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# Of a caller's own ids only UUIDs are kept: anything freer could hold a phone number, and is logged.
+_REQUEST_ID = re.compile(rb"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 Model = TypeVar("Model", bound=BaseModel)
 

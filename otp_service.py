@@ -180,22 +180,21 @@ class OtpService:
             time_limit_seconds=call.time_limit_seconds,
             hang_up_on_machine=self._policy.hang_up_on_machine,
         )
-        if call.number == 1:
-            # Now, as the first callbacks can be quicker than the answer.
-            await _count_if_possible(self._guard.on_placing(record))
+        # Now, as the first callbacks can be quicker than the answer.
+        await _count_if_possible(self._guard.on_placing(record))
         log_call(logging.INFO, "placing call", record, call)  # what a crash from here on leaves to be found
         try:
             call_id = await provider.place_call(order)
         except CallOutcomeUnknown as error:
             log_call(logging.WARNING, f"call not confirmed: {error}", record, call)
+            await _count_if_possible(self._guard.on_carrier_failure(record))
             record = await self._store.find_by_id(record.id) or record  # a callback may have told us meanwhile
             call = record.call or call
             return Sent(record, call, is_duplicate=False, is_confirmed=bool(call.call_id))
         except ProviderError as error:
             await self._store.fail_call(record.id, call.number, EndReason.FAILED, error.code)
             await self._guard.refund(reservation, keep_client_quota=True)
-            if call.number == 1:
-                await _count_if_possible(self._guard.on_carrier_failure(record))
+            await _count_if_possible(self._guard.on_carrier_failure(record))
             log_call(logging.WARNING, f"call not placed: {error}", record, call)
             raise
         log_call(logging.INFO, "call placed", record, call)
@@ -292,6 +291,8 @@ class OtpService:
         told = await self._store.record_call_event(record.id, call.number, event) if event is not None else None
         if told is not None and told.call is not None and told.call.state is not call.state:
             log_call(logging.INFO, f"call {told.call.state.value}", told, told.call)
+            if call.call_id and told.call.end_reason is EndReason.FAILED:
+                await _count_if_possible(self._guard.on_carrier_failure(told))
 
     def _provider_of(self, call: Call) -> VoiceProvider:
         return self._providers.by_name[call.provider]

@@ -34,6 +34,9 @@ class LineType(StrEnum):
     UNKNOWN = "unknown"
 
 
+REGIONS = frozenset(phonenumbers.SUPPORTED_REGIONS)
+"""ISO 3166 regions that have numbers."""
+
 _LINE_TYPES = {getattr(phonenumbers.PhoneNumberType, kind.name): kind for kind in LineType}
 
 

@@ -182,17 +182,18 @@ _LIMIT_DETAILS = {
 
 
 def _limit_problem(error: LimitReached) -> Problem:
+    quota = error.quota
     if isinstance(error, SpendingLimitReached):
         code, detail = "spending_limit_reached", "this service has reached its limit of spending on calls"
     else:
-        name = error.quota.name if error.quota is not None else ""
+        name = quota.name if quota is not None else ""
         code, detail = "rate_limited", _LIMIT_DETAILS.get(name, "too many requests of this kind: try again later")
     return Problem(
         429,
         code,
         detail,
         retry_after_seconds=error.retry_after_seconds,
-        extra_headers=rate_limit_headers(error.quota),
+        extra_headers=rate_limit_headers(quota if quota is not None and quota.name in _LIMIT_DETAILS else None),
     )
 
 

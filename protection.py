@@ -1,5 +1,6 @@
 """What stands between a request and its effect, made of the settings: access, limits, budgets, idempotency."""
 
+import hmac
 import secrets
 from typing import NamedTuple
 
@@ -52,14 +53,24 @@ def open_protection(settings: Settings, clock: Clock) -> Protection:
         refused_keys,
         AbuseGuard(store, guard_policy(settings), clock),
         budgets,
-        IdempotencyKeys(store, secrets.token_bytes(32)),
+        IdempotencyKeys(store, _secret_of(settings)),
         clients=_access(settings, settings.api_keys.get_secret_value(), refused_keys),
-        operators=_access(settings, settings.operator_keys.get_secret_value(), refused_keys),
+        # The kill switch must work while somebody tries keys from behind the same proxy.
+        operators=_access(
+            settings, settings.operator_keys.get_secret_value(), refused_keys, locks_newcomers=False
+        ),
     )
 
 
-def _access(settings: Settings, keys: str, store: GuardStore) -> Access:
-    return Access(setting_values.client_keys(keys), store, setting_values.networks(settings.trusted_proxies))
+def _secret_of(settings: Settings) -> bytes:
+    """The same for all processes that share a store, as OTP_SECRET has to be."""
+    secret = settings.otp_secrets[0].encode() if settings.otp_secrets else secrets.token_bytes(32)
+    return hmac.digest(secret, b"idempotency", "sha256")
+
+
+def _access(settings: Settings, keys: str, store: GuardStore, *, locks_newcomers: bool = True) -> Access:
+    proxies = setting_values.networks(settings.trusted_proxies)
+    return Access(setting_values.client_keys(keys), store, proxies, locks_newcomers=locks_newcomers)
 
 
 def guard_policy(settings: Settings) -> GuardPolicy:

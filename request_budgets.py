@@ -12,6 +12,9 @@ from guard_store import Charge, Exceeded, GuardStore, Reservation, Window, rule
 
 logger = logging.getLogger(__name__)
 
+# Several clients may share an address: one that has used up its own budget must not stop the others.
+ADDRESS_FACTOR = 10
+
 
 class RequestBudgets:
     """Wrong codes per client and per address in an hour, and in all in a day; reads per verification in a minute.
@@ -23,9 +26,9 @@ class RequestBudgets:
         self, store: GuardStore, client_wrong_codes_per_hour: int, wrong_codes_per_day: int, reads_per_minute: int
     ) -> None:
         self._store = store
-        per_hour = [Window(client_wrong_codes_per_hour, 3600)] if client_wrong_codes_per_hour else []
-        self._client = [rule("client-wrong-codes", window) for window in per_hour]
-        self._address = [rule("address-wrong-codes", window) for window in per_hour]
+        per_hour = [client_wrong_codes_per_hour] if client_wrong_codes_per_hour else []
+        self._client = [rule("client-wrong-codes", Window(limit, 3600)) for limit in per_hour]
+        self._address = [rule("address-wrong-codes", Window(limit * ADDRESS_FACTOR, 3600)) for limit in per_hour]
         self._all = [rule("wrong-codes", Window(wrong_codes_per_day, 86_400))] if wrong_codes_per_day else []
         self._reads = [rule("status-reads", Window(reads_per_minute, 60))] if reads_per_minute else []
 

@@ -348,9 +348,18 @@ def _risks(settings: Settings) -> list[str]:
         risks.append("callbacks without signature are let in by their call token (WEBHOOK_SIGNATURES)")
     if not settings.uses_simulator and settings.allowed_regions == setting_values.EVERYWHERE:
         risks.append("every region may be called (ALLOWED_REGIONS)")
+    if not settings.uses_simulator and not settings.operator_keys.get_secret_value():
+        risks.append("there is no kill switch (OPERATOR_KEYS)")
+    if not settings.uses_simulator and not _has_ceiling(settings):
+        risks.append("nothing limits what is spent on calls (SPEND_PER_HOUR, SPEND_PER_DAY, CALL_PRICES)")
     if is_tunnel(settings.public_url):
         risks.append("calls pass through a tunnel, whose operator can read the codes; use it for development only")
     return risks
+
+
+def _has_ceiling(settings: Settings) -> bool:
+    policy = guard_policy(settings)
+    return policy.highest_price > 0 and (policy.spend_per_hour > 0 or policy.spend_per_day > 0)
 
 
 if __name__ == "__main__":

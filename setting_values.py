@@ -43,6 +43,8 @@ def client_keys(text: str) -> list[ClientKey]:
             words = f"has a key that is not {SHORTEST_KEY} or more visible ASCII characters"
             raise ValueError(f"{words}: make one with `openssl rand -hex 32`")
         keys.append(ClientKey(client, key))
+    if text and not keys:
+        raise ValueError("holds no key: leave it out, or make a key with `openssl rand -hex 32`")
     if len({key for _, key in keys}) != len(keys):
         raise ValueError("has the same key twice: give each client keys of its own")
     return keys

@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     region_sends_per_hour: int = Field(500, ge=0)
     client_sends_per_hour: int = Field(1000, ge=0)
     client_quotas: str = ""
-    destination_block_seconds: int = Field(43_200, ge=0, le=604_800)
+    destination_block_seconds: int = Field(43_200, ge=60, le=604_800)
     call_prices: str = ""
     spend_per_hour: str = "100"
     spend_per_day: str = "500"
@@ -220,7 +220,7 @@ class Settings(BaseSettings):
     @property
     def is_open(self) -> bool:
         """Whether requests without an API key are let in."""
-        return not self.api_keys.get_secret_value()
+        return not setting_values.client_keys(self.api_keys.get_secret_value())
 
     @property
     def needs_tunnel(self) -> bool:

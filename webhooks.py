@@ -126,11 +126,12 @@ async def _authenticate(
     if call_token is None:
         return await _authenticate_by_signature(flow, flow.default_provider, request, expected)
     ref = flow.links.read_token(call_token)
+    # The body first: between the look at the call and the step that follows from it nothing else may happen.
+    webhook = await _raw(flow, request) if ref is not None else None
     current = await flow.find_call(ref) if ref is not None else None
-    if current is None:
+    if current is None or webhook is None:
         raise WebhookRejected("callback has an unknown call token, or one whose call is long over", status=404)
     _note_call(request, current)
-    webhook = await _raw(flow, request)
     nonce = current.provider.check_webhook(webhook)
     current = await _check_replay(flow, request, current, webhook, nonce)
     return current, current.provider.parse_event(webhook, expected)

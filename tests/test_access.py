@@ -108,7 +108,7 @@ async def test_keys_are_kept_as_keyed_hashes_only(access: Access) -> None:
 async def test_ten_wrong_keys_lock_an_address_for_ten_minutes(access: Access, fake_time: FakeTime) -> None:
     for number in range(10):
         assert isinstance(await refused(access, bearer(f"wrong-{number}")), KeyMissing)
-    for request in (bearer("wrong-10"), scope(), bearer(KEY)):
+    for request in (bearer("wrong-10"), bearer(KEY)):
         locked = await refused(access, request)
         assert isinstance(locked, AddressLocked)
         assert locked.retry_after_seconds == 600
@@ -117,6 +117,19 @@ async def test_ten_wrong_keys_lock_an_address_for_ten_minutes(access: Access, fa
     assert isinstance(await refused(access, bearer(KEY)), AddressLocked)
     fake_time.advance(0.1)
     assert (await access.admit(bearer(KEY))).client == "shop"
+
+
+async def test_requests_without_a_key_lock_nobody_out(access: Access) -> None:
+    for _ in range(20):
+        assert isinstance(await refused(access, scope()), KeyMissing)
+    assert (await access.admit(bearer(KEY))).client == "shop"
+
+
+async def test_a_right_key_of_an_operator_is_never_locked_out(fake_time: FakeTime) -> None:
+    operators = open_protection(load_settings(operator_keys=KEY), fake_time.clock).operators
+    for number in range(20):
+        await refused(operators, bearer(f"wrong-{number}"))
+    await operators.admit(bearer(KEY))
 
 
 async def test_a_locked_address_learns_nothing_about_the_keys_that_it_tries(

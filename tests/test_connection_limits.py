@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from connection_limits import LimitedConnections, LimitedProtocol, Part, ReceiveLimits, raise_descriptor_limit
+from connection_limits import (
+    MOST_PIPELINED,
+    LimitedConnections,
+    LimitedProtocol,
+    Part,
+    ReceiveLimits,
+    raise_descriptor_limit,
+)
 from lean_route import MAX_BODY_BYTES
 from tests.conftest import RunningService, run_service
 
@@ -453,10 +460,20 @@ async def test_empty_lines_without_end_are_refused(world: World) -> None:
 
 async def test_many_small_requests_in_one_piece_are_not_one_large_head(world: World) -> None:
     sender = await world.connect()
-    many = LIMITS.head_bytes // len(GET) + 10
-    sender.send_unheard(GET * many)
-    for _ in range(many):
+    large = GET.replace(b"\r\n\r\n", b"\r\nx: " + LIMITS.head_bytes // 5 * b"x" + b"\r\n\r\n")
+    sender.send_unheard(large * MOST_PIPELINED)
+    for _ in range(MOST_PIPELINED):
         assert (await sender.answer()).startswith(OK)
+
+
+async def test_a_sender_that_asks_on_without_reading_is_cut_and_fills_no_memory(world: World) -> None:
+    app = GatedApp()
+    world.serve(app)
+    sender = await world.connect()
+    sender.send_unheard(GET * 20_000)
+    await app.asked.wait()
+    await sender.rest()
+    assert len(sender.connection.pipeline) <= MOST_PIPELINED
 
 
 async def test_a_large_head_behind_a_slow_request_waits_for_its_response(world: World) -> None:

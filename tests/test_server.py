@@ -189,13 +189,20 @@ def test_the_banner_says_what_is_not_protected() -> None:
     assert "anyone who reaches this port can place simulated calls" in simulated
     assert "not protected" not in banner(load_settings(api_keys=KEY))
     real = banner(load_settings(**VOBIZ, public_url="https://otp.example.com"))
-    assert real.count("not protected") == 1
+    assert real.count("not protected") == 2
+    assert "there is no kill switch" in real
     tunnel = load_settings(**VOBIZ, public_url="https://abc.ngrok-free.app")
     assert "tunnel, whose operator can read the codes" in banner(tunnel)
     open_to_all = {**VOBIZ, "api_keys": "", "allow_anonymous": True, "allowed_regions": "*"}
-    assert banner(load_settings(**open_to_all, public_url="https://otp.example.com")).count("not protected") == 3
+    assert banner(load_settings(**open_to_all, public_url="https://otp.example.com")).count("not protected") == 4
+    free = {**VOBIZ, "operator_keys": KEY[::-1], "spend_per_hour": "0", "spend_per_day": "0"}
+    assert "nothing limits what is spent" in banner(load_settings(**free, public_url="https://otp.example.com"))
     strict = load_settings(
-        **VOBIZ, public_url="https://otp.example.com", webhook_signatures="required", environment="production"
+        **VOBIZ,
+        operator_keys=KEY[::-1],
+        public_url="https://otp.example.com",
+        webhook_signatures="required",
+        environment="production",
     )
     assert "not protected" not in banner(strict)
 

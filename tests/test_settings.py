@@ -137,6 +137,9 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
         ({"call_prices": "XX=1,max=1"}, "CALL_PRICES must be pairs"),
         ({"spend_per_hour": "a lot"}, "SPEND_PER_HOUR must be amounts"),
         ({"client_spend_per_day": "0.0000001"}, "CLIENT_SPEND_PER_DAY must be amounts"),
+        ({**VOBIZ, "public_url": URL, "api_keys": ","}, "API_KEYS holds no key"),
+        ({"operator_keys": " , "}, "OPERATOR_KEYS holds no key"),
+        ({"blocked": "region:UK"}, "BLOCKED must be all, client:"),
         ({"workers": 2}, "WORKERS is more than 1"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+import request_budgets
 from tests.conftest import FakeTime, RunningService, keep_secret, run_service
 from tests.security.attackers import (
     BANK_KEY,
@@ -219,8 +220,9 @@ async def test_b5_one_guess_at_each_of_many_codes_is_stopped_at_the_budget(
         assert [answer.status for answer in others] == [200] * 5, "other clients are served"
 
 
-async def test_b5_an_address_has_a_budget_over_all_clients() -> None:
+async def test_b5_an_address_has_a_budget_over_all_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {**KEYS, "client_wrong_codes_per_hour": 10, "trusted_proxies": "127.0.0.1"}
+    monkeypatch.setattr(request_budgets, "ADDRESS_FACTOR", 1)
     async with run_service(**settings) as service:
         phones = numbers("+91987654", 8)
         for key in (SHOP_KEY, BANK_KEY):

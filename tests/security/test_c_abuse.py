@@ -1,5 +1,6 @@
 """Toll fraud and call abuse: who is never called, how often, and for how much money."""
 
+import asyncio
 import itertools
 import json
 import random
@@ -38,6 +39,7 @@ from tests.security.attackers import (
     numbers,
     sends,
 )
+from tests.security.hand_carrier import Call, HandCarrier, run_vobiz
 
 PHONE = keep_secret("+12025550142")
 CALLED_TYPES = frozenset(
@@ -788,3 +790,54 @@ async def test_c8_keys_do_not_show_in_answers_logs_or_representations(caplog: py
         shown = "".join(answer.text + json.dumps(dict(answer.headers)) for answer in answers)
         shown += repr(service.settings) + service.settings.model_dump_json() + caplog.text
         assert not any(key in shown for key in (SHOP_KEY, SHOP_NEW_KEY, BANK_KEY, OPERATOR_KEY))
+
+
+# C5 through a carrier whose callbacks are in our hands
+
+CONVERSION = {"conversion_monitor": "block", "conversion_min_verifications": 20, "prefix_sends_per_hour": 0}
+FAILED_END: dict[str, Any] = {"Event": "Hangup", "HangupCauseCode": "2000", "HangupCause": "x"}
+ANSWERED_END: dict[str, Any] = {
+    "Event": "Hangup",
+    "HangupCauseCode": "4000",
+    "HangupCause": "NORMAL_CLEARING",
+    "Duration": "30",
+}
+
+
+async def test_c5_a_first_call_that_fails_does_not_hide_the_answered_ones_that_follow(fake_time: FakeTime) -> None:
+    carrier, paid = HandCarrier(), 0
+    async with run_vobiz(carrier, fake_time.clock, **CONVERSION) as service:
+        for number in range(40):
+            phone = f"+91987654{number:04d}"
+            for end in (FAILED_END, ANSWERED_END):
+                if (await service.send(phone, ttl_seconds=600)).status_code != 200:
+                    continue
+                call = Call(service, carrier, phone)
+                if end is ANSWERED_END:
+                    paid += 1
+                    await call.post("/answer/{token}?n=1", Event="StartApp")
+                await call.post("/hangup/{token}", **end)
+                fake_time.advance(31)
+    assert 20 <= paid < 30
+
+
+async def test_c5_calls_that_a_carrier_never_confirmed_do_not_block_a_region(fake_time: FakeTime) -> None:
+    class Silent(HandCarrier):
+        async def __call__(self, request: httpx.Request) -> httpx.Response:
+            raise httpx.ReadTimeout("no answer")
+
+    async with run_vobiz(Silent(), fake_time.clock, **CONVERSION) as service:
+        for number in range(60):
+            assert (await service.send(f"+91987654{number:04d}")).status_code == 202
+            fake_time.advance(10)
+
+
+async def test_c5_a_failure_that_is_told_several_times_at_once_is_left_out_once(fake_time: FakeTime) -> None:
+    carrier = HandCarrier()
+    async with run_vobiz(carrier, fake_time.clock, **CONVERSION) as service:
+        for number in range(3):
+            await service.send(f"+91987654{number:04d}")
+        call = Call(service, carrier, "+919876540002")
+        await asyncio.gather(*(call.post("/hangup/{token}", **FAILED_END) for _ in range(20)))
+        store = service.app.state.service._protection.store
+        assert (await store.share("prefix:+91987654", -120)).begun == 2
