@@ -26,6 +26,7 @@ class CallLinks:
             choice=f"{base}/otp-choice/{token}?n={reading}",
             hangup=f"{base}/hangup/{token}",
             ring=f"{base}/ring/{token}",
+            events=f"{base}/events/{token}",
         )
 
     def read_token(self, token: str) -> CallRef | None:

@@ -65,20 +65,45 @@ class Hangup(_Step, frozen=True):
 Step = Speak | Pause | PlayAudio | Menu | Continue | Replay | Hangup
 CallScript = tuple[Step, ...]
 
+
+class WholeCall(NamedTuple):
+    """All that is said in a call, for carriers that are told before they dial.
+
+    After the greeting the code is read character by character behind its prompt, a second time behind `again`
+    where the carrier can, and once more, up to `max_replays` times, when the callee presses 1 after the replay
+    prompt. The greeting has `app_name` in it already.
+    """
+
+    language: str
+    greeting: str
+    code_prompt: str
+    code: str
+    again: str
+    replay_prompt: str
+    goodbye: str
+    max_replays: int
+    app_name: str
+
+    def __repr__(self) -> str:
+        return f"WholeCall({self.language}, <{len(self.code)} characters>)"
+
+
 SILENT_HANGUP: CallScript = (Hangup(),)
 REPLAY: CallScript = (Replay(),)
 
 
 @dataclass(frozen=True, slots=True)
 class SpokenTexts:
-    """The sentences of one language. `greeting` has a place for the name of the app."""
+    """The sentences of one language. `greeting` has a place for the app, `text_message` also for the code."""
 
     regions: tuple[str, ...]
     greeting: str
+    code_prompt: str
     again: str
     menu: str
     goodbye: str
     apology: str
+    text_message: str
 
 
 class _Estimates(NamedTuple):
@@ -138,6 +163,26 @@ class ScriptWriter:
             Pause(DIGIT_PAUSE_SECONDS),
             *(self.menu(language) if with_menu else (Continue(),)),
         )
+
+    def whole_call(self, code: str, language: str, max_replays: int) -> WholeCall:
+        """The same texts in one piece."""
+        texts = self._texts_for(language)
+        greeting = texts.greeting.format(app=self._app_name)
+        return WholeCall(
+            language=language,
+            greeting=greeting,
+            code_prompt=texts.code_prompt,
+            code=code,
+            again=texts.again,
+            replay_prompt=texts.menu,
+            goodbye=texts.goodbye,
+            max_replays=max_replays,
+            app_name=self._app_name,
+        )
+
+    def text_message(self, code: str, language: str) -> str:
+        """The code in one line, for a text message."""
+        return self._texts_for(language).text_message.format(app=self._app_name, code=code)
 
     def menu(self, language: str) -> CallScript:
         """Only the offer to hear the code again."""

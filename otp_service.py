@@ -104,9 +104,9 @@ class OtpService:
         """
         await self._guard.check_destination(order.client, order.phone)
         provider = self._provider_named(order.provider)
-        language = self._writer.choose_language(order.language, order.phone, provider.languages)
+        language = self._writer.choose_language(order.language, order.phone, provider.capabilities.languages)
         if language is None:
-            spoken = ", ".join(provider.languages)
+            spoken = ", ".join(provider.capabilities.languages)
             raise UnsupportedOption("language", f"cannot be spoken by {provider.name}, which speaks {spoken}")
         code = order.code or draw_code(order.code_length)
         new_code = NewCode(code, order.code is not None, order.ttl_seconds, order.reference)

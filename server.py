@@ -150,8 +150,9 @@ def _services(
         hang_up_on_machine=settings.machine_detection is MachineDetection.HANGUP,
     )
     writer = ScriptWriter(load_spoken_texts(ROOT / "spoken_texts"), settings.app_name, settings.default_language)
-    if writer.choose_language(settings.default_language, client.from_number, client.languages) is None:
-        raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken: use one of {', '.join(client.languages)}"])
+    languages = client.capabilities.languages
+    if writer.choose_language(settings.default_language, client.from_number, languages) is None:
+        raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken: use one of {', '.join(languages)}"])
     providers = Providers({client.name: client})
     service = OtpService(store, providers, writer, links, policy, protection, clock)
     return service, CallFlow(store, providers, writer, links, protection, clock)

@@ -5,35 +5,32 @@ concepts/hangup-causes, concepts/validating-callbacks, xml/*), as documented in 
 documented, what was seen in public captures and where the documentation contradicts itself.
 """
 
-import asyncio
 import base64
 import hmac
-import json
 import logging
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import httpx
 
 import xml_builder
 from call_script import CallScript
+from callback_bodies import form_of, texts_of
+from carrier_request import Answer, ask, refusal, retry_after_seconds
+from hangup_causes import ended_event
 from voice_provider import (
     CallEvent,
     CallOrder,
     CallOutcomeUnknown,
-    CallRejected,
     CallState,
     CallUrls,
-    EndReason,
+    Capabilities,
     ProviderError,
-    ProviderThrottled,
-    ProviderUnavailable,
     RawWebhook,
     SignaturePolicy,
     WebhookRejected,
@@ -41,8 +38,6 @@ from voice_provider import (
 
 logger = logging.getLogger(__name__)
 
-MAX_ANSWER_BYTES = 256 * 1024
-MAX_FORM_FIELDS = 100
 MAX_CALLS_LOOKED_THROUGH = 20
 
 DIALECT = xml_builder.Dialect(
@@ -66,45 +61,6 @@ _STATES = {
     "StartApp": CallState.ANSWERED,
     "Redirect": CallState.ANSWERED,
     "Hangup": CallState.COMPLETED,
-}
-
-# Documented: concepts/hangup-causes. None is an ordinary end: what was spoken then decides.
-_END_REASONS: dict[str, EndReason | None] = {
-    "1000": EndReason.CANCELLED,
-    "1010": EndReason.FAILED,
-    "1020": EndReason.FAILED,
-    **dict.fromkeys(("2000", "2010", "2020", "2030", "2040", "2050", "2060", "2070"), EndReason.FAILED),
-    "3000": EndReason.NO_ANSWER,
-    "3010": EndReason.BUSY,
-    "3020": EndReason.REJECTED,
-    **dict.fromkeys(("3030", "3040", "3050", "3070", "3080", "3090"), EndReason.FAILED),
-    "3100": EndReason.BUSY,
-    "3110": EndReason.REJECTED,
-    **dict.fromkeys(("3120", "3140"), EndReason.FAILED),
-    "3130": EndReason.REJECTED,
-    "4000": None,
-    "4010": None,
-    "4020": None,
-    "4030": None,
-    **dict.fromkeys(("5000", "5010", "5020", "5030"), EndReason.FAILED),
-    "6000": None,
-    "6010": EndReason.NO_ANSWER,
-    "6020": EndReason.FAILED,
-    **dict.fromkeys(("7011", "7012", "7013", "7014"), EndReason.FAILED),
-    **dict.fromkeys(("7022", "7023", "7024", "7032", "7033", "7034"), EndReason.FAILED),
-    **dict.fromkeys(("8011", "8012", "8013", "8014"), EndReason.FAILED),
-    "9000": EndReason.FAILED,
-    "9100": EndReason.VOICEMAIL,
-    "9110": EndReason.NO_KEYPRESS,
-}
-
-# Documented: the words of `CallStatus`; used where a hangup callback brings no cause code.
-_END_REASONS_BY_STATUS: dict[str, EndReason | None] = {
-    "completed": None,
-    "busy": EndReason.BUSY,
-    "failed": EndReason.FAILED,
-    "timeout": EndReason.NO_ANSWER,
-    "no-answer": EndReason.NO_ANSWER,
 }
 
 # The fields that are read of a callback; all others are ignored.
@@ -134,14 +90,13 @@ class VobizConfig:
     from_number: str = field(repr=False)
     api_url: str
     signature_policy: SignaturePolicy = SignaturePolicy.WHEN_PRESENT
-    # Over connecting, sending and reading together, so that a carrier that drips bytes cannot hold a request.
     request_deadline_seconds: float = 10
 
 
 class VobizClient:
     """Vobiz as a VoiceProvider."""
 
-    languages: tuple[str, ...] = LANGUAGES
+    capabilities = Capabilities(languages=LANGUAGES, detects_machines=True)
     callback_schema: Mapping[str, Any] = CALLBACK_SCHEMA
 
     def __init__(self, config: VobizConfig, http: httpx.AsyncClient, name: str = "vobiz") -> None:
@@ -204,7 +159,9 @@ class VobizClient:
         details = record.body.get("data")
         if record.status != 200 or not isinstance(details, dict):
             return None
-        return _ended_event(call_id, _texts_of(details), code_field="hangup_cause_code", talk_field="billsec")
+        return ended_event(
+            "Vobiz", call_id, texts_of(details), code_field="hangup_cause_code", talk_field="billsec"
+        )
 
     async def find_call(self, to: str, placed_after: float) -> CallEvent | None:
         """A call whose create request got no answer: among the live ones, the queued ones, or in the CDR.
@@ -232,12 +189,12 @@ class VobizClient:
         listed = await self._request("GET", f"/cdr?to_number={to[1:]}&{dates}&per_page=20")
         records = listed.body.get("data")
         for record in records if isinstance(records, list) else []:
-            details = _texts_of(record) if isinstance(record, dict) else {}
+            details = texts_of(record) if isinstance(record, dict) else {}
             call_id = details.get("uuid", "")
             # Times are ISO 8601 in UTC, which sort as text.
             is_later = details.get("start_time", "") >= f"{placed_at:%Y-%m-%dT%H:%M:%S}"
             if is_later and _CALL_ID.fullmatch(call_id) and details.get("destination_number") in (to, to[1:]):
-                return _ended_event(call_id, details, code_field="hangup_cause_code", talk_field="billsec")
+                return ended_event("Vobiz", call_id, details, code_field="hangup_cause_code", talk_field="billsec")
         return None
 
     def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> str | None:
@@ -273,14 +230,14 @@ class VobizClient:
                 "callback URLs at Vobiz, then set WEBHOOK_SIGNATURES=required"
             )
 
-    def parse_event(self, webhook: RawWebhook, expected: CallState) -> CallEvent:
+    def parse_event(self, webhook: RawWebhook, expected: CallState | None) -> CallEvent:
         """Translate a callback: form fields, all strings; durations are whole seconds.
 
         Only `CallUUID` is required, unknown fields are ignored, as documentation and captures disagree on them. No
         `Event` is documented for the post of a Gather.
         Raises: WebhookRejected for a body that is no form, or names a field twice.
         """
-        fields = _form_of(webhook.body)
+        fields = form_of(webhook.body, "Vobiz")
         call_id = fields.get("CallUUID", "")
         if not _CALL_ID.fullmatch(call_id):
             raise WebhookRejected("Vobiz callback has no CallUUID", status=400)
@@ -289,7 +246,7 @@ class VobizClient:
         if state is None:
             logger.info("Vobiz reported an unknown event: %.32r", event)
         if state is CallState.COMPLETED:
-            return _ended_event(call_id, fields, code_field="HangupCauseCode", talk_field="Duration")
+            return ended_event("Vobiz", call_id, fields, code_field="HangupCauseCode", talk_field="Duration")
         digits = fields.get("Digits", "")
         if not _DIGITS.fullmatch(digits):
             raise WebhookRejected("Vobiz callback has Digits that are no keys", status=400)
@@ -298,32 +255,20 @@ class VobizClient:
     def render(self, script: CallScript, urls: CallUrls) -> bytes:
         return xml_builder.render(script, DIALECT, urls)
 
-    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> "_Answer":
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         """Ask Vobiz once. Raises: ProviderError; a 404 comes back as an answer unless a call was to be placed."""
-        try:
-            async with (
-                asyncio.timeout(self._config.request_deadline_seconds),
-                self._http.stream(
-                    method, self._account_url + path, json=body, headers=self._credentials
-                ) as response,
-            ):
-                content = await _read_bounded(response)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol):
-            raise ProviderUnavailable("Vobiz could not be reached; nothing was dialled") from None
-        except (httpx.HTTPError, TimeoutError):
-            raise CallOutcomeUnknown(
-                "Vobiz did not answer in time; the request may have been carried out"
-            ) from None
-        answer = _Answer(response.status_code, _json_object(content))
-        if response.is_success or (response.status_code == 404 and method != "POST"):
+        answer = await ask(
+            self._http,
+            "Vobiz",
+            self._config.request_deadline_seconds,
+            method,
+            self._account_url + path,
+            json=body,
+            headers=self._credentials,
+        )
+        if answer.is_success or (answer.status == 404 and method != "POST"):
             return answer
-        raise _error_of(answer, response.headers.get("retry-after"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    body: Mapping[str, Any]
+        raise _error_of(answer)
 
 
 def sign(keyed_mac: hmac.HMAC, url_without_query: str, nonce: str) -> str:
@@ -331,72 +276,6 @@ def sign(keyed_mac: hmac.HMAC, url_without_query: str, nonce: str) -> str:
     mac = keyed_mac.copy()
     mac.update(f"{url_without_query}.{nonce}".encode())
     return base64.b64encode(mac.digest()).decode()
-
-
-def _form_of(body: bytes) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=bool(body),
-            errors="strict",
-            max_num_fields=MAX_FORM_FIELDS,
-        )
-    except ValueError:  # also UnicodeDecodeError
-        raise WebhookRejected("Vobiz callback is not a form", status=400) from None
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise WebhookRejected("Vobiz callback names a field twice", status=400)
-    return fields
-
-
-def _ended_event(call_id: str, fields: Mapping[str, str], *, code_field: str, talk_field: str) -> CallEvent:
-    code = fields.get(code_field, "")
-    status = fields.get("CallStatus", "")
-    if code in _END_REASONS:
-        end_reason = _END_REASONS[code]
-    elif not code and status in _END_REASONS_BY_STATUS:
-        end_reason = _END_REASONS_BY_STATUS[status]
-    else:
-        logger.warning("Vobiz reported an unknown hangup cause code: %.16r", code)
-        end_reason = EndReason.UNKNOWN
-    talk = fields.get(talk_field, "")
-    return CallEvent(
-        call_id,
-        CallState.COMPLETED,
-        end_reason,
-        hangup_cause=_hangup_cause(fields, code),
-        talk_seconds=int(talk) if re.fullmatch("[0-9]{1,6}", talk) else None,
-    )
-
-
-def _hangup_cause(fields: Mapping[str, str], code: str) -> str:
-    """The carrier's own words, such as `USER_BUSY 3010`, kept short and printable."""
-    name = fields.get("HangupCause") or fields.get("hangup_cause") or fields.get("HangupCauseName") or ""
-    cause = re.sub(r"[^A-Za-z0-9_ ()-]", "", f"{name} {code}".strip())[:64]
-    return sys.intern(cause)  # a handful of causes, kept for many calls
-
-
-def _texts_of(details: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in details.items() if isinstance(value, (str, int, float))}
-
-
-async def _read_bounded(response: httpx.Response) -> bytes:
-    """The body; nothing at all of one that is too long to be an answer."""
-    content = bytearray()
-    async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
-            return b""
-    return bytes(content)
-
-
-def _json_object(content: bytes) -> Mapping[str, Any]:
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}
 
 
 # Documented on call/make-call and errors: what each status means, and what the operator can do about it.
@@ -410,21 +289,14 @@ _REFUSALS = {
 }
 
 
-def _error_of(answer: _Answer, retry_after: str | None) -> ProviderError:
+def _error_of(answer: Answer) -> ProviderError:
     """The error for an answer that is no success. The carrier's own text is read for its code only."""
     code = _error_code(answer.body)
-    suffix = f" ({answer.status}{' ' + code if code else ''})"
+    # A failure that the API itself reports, in its documented envelope, placed no call unless it names one.
+    is_own_error = bool(code) and not answer.body.get("request_uuid")
     if answer.status == 429:
-        return ProviderThrottled("Vobiz allows no more calls now" + suffix, _retry_after(answer.body, retry_after))
-    if answer.status in _REFUSALS:
-        return CallRejected(_REFUSALS[answer.status] + suffix)
-    if 400 <= answer.status < 500 and answer.status != 408:  # a request time-out says nothing about the call
-        return CallRejected("Vobiz refused the request" + suffix)
-    # A failure that the API itself reports, in its documented envelope, placed no call unless it names one. Any
-    # other 5xx may come from a gateway that did not wait for the API, which may have placed it.
-    if code and not answer.body.get("request_uuid"):
-        return ProviderUnavailable("Vobiz is in trouble" + suffix)
-    return CallOutcomeUnknown("Vobiz failed; the request may have been carried out" + suffix)
+        answer = replace(answer, retry_after=str(_retry_after(answer)))
+    return refusal(answer, "Vobiz", _REFUSALS, code=code, is_own_error=is_own_error)
 
 
 def _error_code(body: Mapping[str, Any]) -> str:
@@ -434,11 +306,8 @@ def _error_code(body: Mapping[str, Any]) -> str:
     return code if isinstance(code, str) and re.fullmatch("[A-Z_]{1,40}", code) else ""
 
 
-def _retry_after(body: Mapping[str, Any], header: str | None) -> int:
-    error = body.get("error")
+def _retry_after(answer: Answer) -> int:
+    error = answer.body.get("error")
     details = error.get("details") if isinstance(error, dict) else None
     documented = details.get("retryAfter") if isinstance(details, dict) else None
-    for value in (header, documented):
-        if re.fullmatch("[0-9]{1,4}", str(value)):
-            return max(1, int(str(value)))
-    return 1
+    return retry_after_seconds(answer.retry_after, documented)

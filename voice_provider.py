@@ -3,7 +3,8 @@
 Errors of an outgoing request are named by what may be done next:
 
     ProviderError
-    ├── CallRejected          the carrier said no and dialled nothing; the same request would fail again
+    ├── CallRejected          the carrier said no and dialled nothing; it would say no to the same request again
+    │   └── AccountRefused        ... and to any other: credentials, credit or permission are missing
     ├── ProviderUnavailable   nothing was dialled; another carrier, or this one later, may be tried
     │   └── ProviderThrottled     ... after `retry_after_seconds`
     └── CallOutcomeUnknown    the request may have been carried out: wait for a callback or look the call up,
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
-from call_script import CallScript
+from call_script import CallScript, WholeCall
 
 
 class CallState(StrEnum):
@@ -53,6 +54,10 @@ class ProviderError(Exception):
 
 class CallRejected(ProviderError):
     code = "call_rejected"
+
+
+class AccountRefused(CallRejected):
+    pass
 
 
 class ProviderUnavailable(ProviderError):
@@ -95,11 +100,41 @@ class CallUrls:
     choice: str
     hangup: str
     ring: str
+    events: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a carrier can do; docs/providers.md shows all of them side by side.
+
+    `languages` are BCP 47 tags, the best one of each language first. A carrier that does not fetch what to say is
+    told all of it when the call is placed. One that does not report progress tells of a call's end only, or of
+    nothing; of one that cannot be asked, nothing else can be known. `proves_speaking` is False where only talk
+    time can tell whether the code was heard.
+    """
+
+    languages: tuple[str, ...]
+    fetches_script: bool = True
+    reports_progress: bool = True
+    can_be_asked: bool = True
+    hangs_up: bool = True
+    detects_machines: bool = False
+    hides_caller_id: bool = False
+    limits_call: bool = True
+    chooses_voice: bool = False
+    plays_audio: bool = False
+    proves_speaking: bool = True
+    max_replays: int = 3
+    callback_methods: tuple[str, ...] = ("POST",)
 
 
 @dataclass(frozen=True, slots=True)
 class CallOrder:
-    """Everything that a carrier needs to place one call. Numbers are E.164."""
+    """Everything that a carrier needs to place one call. Numbers are E.164.
+
+    `reference` names the call in the carrier's own records; it is no secret. `script` is what to say, for carriers
+    that do not fetch it.
+    """
 
     to: str
     from_number: str
@@ -107,6 +142,9 @@ class CallOrder:
     ring_timeout_seconds: int
     time_limit_seconds: int
     hang_up_on_machine: bool = False
+    hide_caller_id: bool = False
+    reference: str = ""
+    script: WholeCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +152,15 @@ class RawWebhook:
     """A callback as it came in: nothing in it is trusted yet.
 
     `urls` are our public URLs of the route, without query, any of which the carrier may have been told: scheme and
-    host come from PUBLIC_URL and FALLBACK_PUBLIC_URL, never from the request. Header names are lower case.
+    host come from PUBLIC_URL and FALLBACK_PUBLIC_URL, never from the request. Header names are lower case; `query`
+    is as it was sent, percent-encoded and without question mark.
     """
 
     urls: tuple[str, ...]
     headers: Mapping[str, str]
     body: bytes
+    method: str = "POST"
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +168,9 @@ class CallEvent:
     """What a carrier told about a call, translated.
 
     `state` is None where the carrier's word for it is unknown. `end_reason` is None where the carrier reports
-    an ordinary end: what was spoken then decides. `talk_seconds` counts from answer to hangup.
+    an ordinary end: what was spoken then decides. `talk_seconds` counts from answer to hangup. `was_answered` is
+    for carriers that tell so at the end only. `reading` is the number of a reading of the code that was played to
+    its end, where the event says so.
     """
 
     call_id: str
@@ -136,22 +179,24 @@ class CallEvent:
     hangup_cause: str = ""
     talk_seconds: int | None = None
     digits: str = ""
+    was_answered: bool = False
+    reading: int = 0
 
 
 class VoiceProvider(Protocol):
-    """A carrier.
+    """A carrier. `callback_schema` describes its callbacks for the OpenAPI document.
 
-    `languages` are the BCP 47 tags that it can speak, best one of each language first; `callback_schema` describes
-    its callbacks for the OpenAPI document.
+    One that does not fetch scripts gets no call of `render`, one that cannot be asked none of `look_up` and
+    `find_call`, and one that cannot hang up none of `hang_up`.
     """
 
     name: str
     from_number: str
-    languages: tuple[str, ...]
+    capabilities: Capabilities
     callback_schema: Mapping[str, Any]
 
     async def place_call(self, order: CallOrder) -> str:
-        """Ask the carrier to call; its call id. Raises: ProviderError."""
+        """Ask the carrier to call, once; its call id. Raises: ProviderError."""
         ...
 
     async def hang_up(self, call_id: str) -> bool:
@@ -177,10 +222,10 @@ class VoiceProvider(Protocol):
         """
         ...
 
-    def parse_event(self, webhook: RawWebhook, expected: CallState) -> CallEvent:
+    def parse_event(self, webhook: RawWebhook, expected: CallState | None) -> CallEvent:
         """Translate a callback. Where it does not say what happened, it is what its route is for.
 
-        Raises: WebhookRejected.
+        `expected` is None on routes that take any event. Raises: WebhookRejected.
         """
         ...
 
@@ -191,7 +236,7 @@ class VoiceProvider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Providers:
-    """The configured carriers by name; the first one is used unless a request pins another."""
+    """The configured carriers by name, in the order in which they are tried."""
 
     by_name: Mapping[str, VoiceProvider] = field(default_factory=dict)
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 XML = "application/xml"
 _READING = re.compile(rb"(?:^|&)n=([1-9])(?:&|$)")
 
-_NO_URLS = CallUrls("", "", "", "", "")  # a script that only hangs up leads nowhere
+_NO_URLS = CallUrls("", "", "", "", "", "")  # a script that only hangs up leads nowhere
 
 Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[Said | None]]
 

@@ -14,6 +14,7 @@ import vobiz_client
 from tests.conftest import VOBIZ_TOKEN
 from vobiz_client import VobizClient, VobizConfig
 from voice_provider import (
+    AccountRefused,
     CallOrder,
     CallOutcomeUnknown,
     CallRejected,
@@ -33,7 +34,10 @@ ORDER = CallOrder(
     to="+14155550142",
     from_number="+12025550100",
     urls=CallUrls(
-        *(f"https://otp.example.com/{name}/T" for name in ("answer", "fallback", "choice", "hangup", "ring"))
+        *(
+            f"https://otp.example.com/{name}/T"
+            for name in ("answer", "fallback", "choice", "hangup", "ring", "events")
+        )
     ),
     ring_timeout_seconds=30,
     time_limit_seconds=150,
@@ -117,9 +121,9 @@ CPS = {"error": {"code": "RATE_LIMIT_EXCEEDED", "details": {"limitType": "cps", 
     ("vendor", "error", "message"),
     [
         pytest.param(answering(400, {"error": "bad"}), CallRejected, "malformed", id="400, second envelope"),
-        pytest.param(answering(401, {}), CallRejected, "VOBIZ_AUTH_TOKEN", id="401"),
-        pytest.param(answering(402, ENVELOPE), CallRejected, "INSUFFICIENT_BALANCE", id="402, first envelope"),
-        pytest.param(answering(403), CallRejected, "not active", id="403, no body"),
+        pytest.param(answering(401, {}), AccountRefused, "VOBIZ_AUTH_TOKEN", id="401"),
+        pytest.param(answering(402, ENVELOPE), AccountRefused, "INSUFFICIENT_BALANCE", id="402, first envelope"),
+        pytest.param(answering(403), AccountRefused, "not active", id="403, no body"),
         pytest.param(
             answering(404, {"message": "Not Found"}), CallRejected, "VOBIZ_AUTH_ID", id="404, third envelope"
         ),

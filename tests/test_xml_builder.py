@@ -16,6 +16,7 @@ URLS = CallUrls(
     choice="https://otp.example.com/otp-choice/TOKEN?n=1",
     hangup="https://otp.example.com/hangup/TOKEN",
     ring="https://otp.example.com/ring/TOKEN",
+    events="https://otp.example.com/events/TOKEN",
 )
 
 

@@ -1,0 +1,51 @@
+"""Bodies of callbacks, read strictly: one value for each name, nothing that could be read in two ways."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from voice_provider import WebhookRejected
+
+MAX_FORM_FIELDS = 100
+
+
+def form_of(body: bytes, carrier: str) -> dict[str, str]:
+    """The fields of a form, percent-decoded. Raises: WebhookRejected for no form, or a field that comes twice."""
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            errors="strict",
+            max_num_fields=MAX_FORM_FIELDS,
+        )
+    except ValueError:  # also UnicodeDecodeError
+        raise WebhookRejected(f"{carrier} callback is not a form", status=400) from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise WebhookRejected(f"{carrier} callback names a field twice", status=400)
+    return fields
+
+
+def json_of(body: bytes, carrier: str) -> Mapping[str, Any]:
+    """The object of a JSON body. Raises: WebhookRejected for anything else, or an object that has a name twice."""
+    try:
+        document = json.loads(body, object_pairs_hook=_unique_names)
+    except (ValueError, RecursionError):  # also UnicodeDecodeError
+        raise WebhookRejected(f"{carrier} callback is not JSON", status=400) from None
+    if not isinstance(document, dict):
+        raise WebhookRejected(f"{carrier} callback is not a JSON object", status=400)
+    return document
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("the JSON object has a name twice")
+    return document
+
+
+def texts_of(details: Mapping[str, Any]) -> dict[str, str]:
+    """What can be read as text of a JSON object."""
+    return {name: str(value) for name, value in details.items() if isinstance(value, (str, int, float))}
