@@ -20,7 +20,7 @@ from problems import FieldError, Problem, problem_of, rate_limit_headers
 from protection import Protection
 from send_order import SendOrder, UnsupportedOption
 from settings import Settings
-from verification import VERIFICATION_ID, Call, Status, Verification, short_id
+from verification import VERIFICATION_ID, Call, Message, Status, Verification, short_id
 
 _EXAMPLE_PHONE = "+14155550100"
 _EXAMPLE_ID = "vrf_3f9a1c64b08e4d27a5c1f0e2d7b6a894"
@@ -111,13 +111,15 @@ class CallInitiated(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     status: str = Field(
-        examples=["call_initiated"], description="call_initiated; with 202 queued, or call_unconfirmed"
+        examples=["call_initiated"],
+        description="call_initiated or message_sent; with 202 queued, call_unconfirmed or message_unconfirmed",
     )
     verification_id: str = Field(examples=[_EXAMPLE_ID])
     phone: str = Field(examples=[_EXAMPLE_PHONE])
     call_uuid: str | None = Field(None, examples=[_EXAMPLE_CALL_ID], description="the carrier's id of the call")
+    message_uuid: str | None = Field(None, description="the carrier's id of the text message, if it names one")
     provider: str = Field(examples=["vobiz"])
-    channel: str = Field(examples=["voice"])
+    channel: str = Field(examples=["voice"], description="voice or sms")
     language: str = Field(examples=["en-US"])
     expires_in: int = Field(examples=[300], description="seconds")
     max_attempts: int = Field(examples=[5])
@@ -152,6 +154,13 @@ class CallStatus(BaseModel):
     times_spoken: int = Field(examples=[1], description="how often the code was read to its end")
 
 
+class MessageStatus(BaseModel):
+    message_uuid: str | None = Field(None, description="the carrier's id of the text message")
+    provider: str = Field(examples=["plivo"])
+    state: str = Field(examples=["delivered"], description="queued, sent, delivered or undelivered")
+    cause: str | None = Field(None, examples=["delivered 000"], description="the carrier's own words")
+
+
 class TimelineEvent(BaseModel):
     at: str = Field(examples=["2026-03-01T09:30:00.125Z"])
     event: str = Field(examples=["ringing"])
@@ -166,6 +175,7 @@ class OtpStatus(BaseModel):
     attempts_left: int = Field(examples=[5])
     expires_in: int = Field(examples=[241], description="seconds; 0 once the code can no longer be right")
     call: CallStatus | None = None
+    message: MessageStatus | None = None
     timeline: list[TimelineEvent]
     reference: str | None = Field(None, examples=["order-4711"])
 
@@ -335,7 +345,8 @@ async def _send(service: OtpService, settings: Settings, request: LeanRequest, b
         raise Problem(422, "unsupported_option", str(error), errors=errors) from None
     _note_record(request, sent.record)
     request.notes["outcome"] = _outcome_of(sent)
-    reply = _sent_reply(sent, service.seconds_left(sent.record), settings)
+    can_text = service.can_text(sent.record.phone)
+    reply = _sent_reply(sent, service.seconds_left(sent.record), settings, can_text=can_text)
     is_on_its_way = sent.is_confirmed and not sent.is_queued
     return json_reply(200 if is_on_its_way else 202, reply)
 
@@ -375,8 +386,6 @@ def _key_of(path_value: str) -> str:
 
 
 def _order_of(client: str, body: SendOtp, settings: Settings) -> SendOrder:
-    if body.channel != "voice":
-        raise UnsupportedOption("channel", "sms is not available: no SMS carrier is configured; use voice")
     if body.mode != "speak":
         raise UnsupportedOption("mode", "keypad is not available; use speak")
     if body.code is not None and body.code_length not in (None, len(body.code)):
@@ -388,6 +397,7 @@ def _order_of(client: str, body: SendOtp, settings: Settings) -> SendOrder:
     return SendOrder(
         client=client,
         phone=body.phone,
+        channel=body.channel,
         language=body.language,
         code=body.code,
         code_length=code_length,
@@ -402,24 +412,29 @@ def _order_of(client: str, body: SendOtp, settings: Settings) -> SendOrder:
 def _status_word(sent: Sent) -> str:
     if sent.is_queued:
         return "queued"
+    if sent.call is None:
+        return "message_sent" if sent.is_confirmed else "message_unconfirmed"
     return "call_initiated" if sent.is_confirmed else "call_unconfirmed"
 
 
-def _sent_reply(sent: Sent, seconds_left: int, settings: Settings) -> CallInitiated:
-    record, call = sent.record, sent.call
+def _sent_reply(sent: Sent, seconds_left: int, settings: Settings, *, can_text: bool) -> CallInitiated:
+    record = sent.record
+    way = sent.call or record.message
+    assert way is not None  # noqa: S101 - a code is sent as a call or as a message
     return CallInitiated(
         status=_status_word(sent),
         verification_id=record.id,
         phone=record.phone,
-        call_uuid=call.call_id or None,
-        provider=call.provider,
-        channel="voice",
-        language=call.language,
+        call_uuid=sent.call.call_id or None if sent.call else None,
+        message_uuid=record.message.message_id or None if record.message and not sent.call else None,
+        provider=way.provider,
+        channel="voice" if sent.call else "sms",
+        language=way.language,
         expires_in=seconds_left,
         max_attempts=record.max_attempts,
         resend_after=settings.resend_after_seconds,
-        fallback_available=False,
-        from_=call.from_number,
+        fallback_available=can_text and sent.call is not None,
+        from_=way.from_number,
         deduplicated=sent.is_duplicate or None,
         reference=record.reference,
     )
@@ -439,13 +454,28 @@ def _status_of(record: Verification, seconds_left: int) -> OtpStatus:
         verification_id=record.id,
         phone=record.phone,
         status=record.status,
-        channel="voice",
-        provider=record.call.provider if record.call else None,
+        channel=record.channel,
+        provider=_provider_of(record),
         attempts_left=record.attempts_left,
         expires_in=seconds_left,
         call=_call_status(record.call) if record.call else None,
+        message=_message_status(record.message) if record.message else None,
         timeline=[TimelineEvent(at=_iso(at), event=event) for at, event in record.timeline()],
         reference=record.reference,
+    )
+
+
+def _provider_of(record: Verification) -> str | None:
+    way = record.message if record.channel == "sms" else record.call
+    return way.provider if way else None
+
+
+def _message_status(message: Message) -> MessageStatus:
+    return MessageStatus(
+        message_uuid=message.message_id or None,
+        provider=message.provider,
+        state=message.state.value,
+        cause=message.cause or None,
     )
 
 

@@ -1,26 +1,23 @@
 """The call itself: what its carrier reports, and what the callee hears next."""
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from types import MappingProxyType
 from typing import NamedTuple
 
+from call_events import CallEvents
 from call_links import CallLinks
+from call_log import hang_up_if_possible, log_call
 from call_script import REPLAY, SILENT_HANGUP, CallScript, ScriptWriter
 from clock import Clock
+from guard_store import GuardStore
 from otp_store import OtherCall, OtpStore
-from phone_numbers import mask
-from protection import Protection
 from verification import TOKEN_GRACE_SECONDS, Call, CallRef, Status, Verification, short_id
 from voice_provider import (
     CallEvent,
     CallState,
     CallUrls,
-    EndReason,
-    ProviderError,
     Providers,
     VoiceProvider,
     WebhookRejected,
@@ -64,11 +61,13 @@ class CallFlow:
         providers: Providers,
         writer: ScriptWriter,
         links: CallLinks,
-        protection: Protection,
+        events: CallEvents,
+        guard_store: GuardStore,
         clock: Clock,
     ) -> None:
         self._clock = clock
-        self._protection = protection
+        self._events = events
+        self._guard_store = guard_store
         self._store = store
         self._providers = providers
         self._writer = writer
@@ -94,8 +93,23 @@ class CallFlow:
         return CallInProgress(record, call, self._providers.by_name[call.provider])
 
     @property
-    def default_provider(self) -> VoiceProvider:
-        return self._providers.default
+    def providers(self) -> Mapping[str, VoiceProvider]:
+        return self._providers.by_name
+
+    async def find_given_up(self, ref: CallRef) -> VoiceProvider | None:
+        """The carrier of a call that was given up, after which another one was tried."""
+        record = await self._store.find_by_id(ref.verification_id)
+        if record is None or record.given_up is None or record.given_up.number != ref.number:
+            return None
+        return self._providers.by_name[record.given_up.provider]
+
+    async def end_given_up(self, ref: CallRef, provider: VoiceProvider, event: CallEvent) -> None:
+        """Hang up a call that turned up after it was given up: another one rings, or has rung, for it."""
+        details = {"verification": short_id(ref.verification_id), "call": ref.number, "provider": provider.name}
+        logger.warning("given up call turned up", extra=details)
+        is_over = event.state is CallState.COMPLETED or not event.call_id
+        if not is_over and provider.capabilities.hangs_up:
+            await hang_up_if_possible(provider, event.call_id, HANG_UP_SECONDS)
 
     async def check_replay(self, current: CallInProgress, nonce: str, content: bytes) -> bool:
         """Whether a signed callback came before; with other content under its nonce it is refused.
@@ -105,7 +119,7 @@ class CallFlow:
         digest = sha256(content).digest()
         name = f"nonce/{current.ref.verification_id}/{current.ref.number}/{nonce}"
         seconds = current.call.ring_timeout_seconds + current.call.time_limit_seconds + TOKEN_GRACE_SECONDS
-        first = await self._protection.store.remember(name, digest, 2.0 * seconds)
+        first = await self._guard_store.remember(name, digest, 2.0 * seconds)
         if first not in (None, digest):
             raise WebhookRejected("callback has the nonce of another callback", status=401)
         return first is not None
@@ -116,15 +130,11 @@ class CallFlow:
         Raises: WebhookRejected, StoreUnavailable.
         """
         try:
-            record = await self._store.record_call_event(*current.ref, event)
+            record = await self._events.take_in(current.ref, event)
         except OtherCall as error:
             raise WebhookRejected(f"callback is about another call: {error}") from None
         if record is None or record.call is None:
             return
-        if record.call.state is not current.call.state:
-            log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
-            if record.call.end_reason is EndReason.FAILED:
-                await self._protection.guard.on_carrier_failure(record)
         is_newly_named = not current.call.call_id
         if is_newly_named and record.status is Status.CANCELLED and record.call.is_live:
             # The cancellation had no id to hang up by.
@@ -185,43 +195,3 @@ class CallFlow:
             return REPLAY
         is_patient = call.wrong_keys <= MAX_WRONG_KEYS
         return self._writer.menu(call.language) if is_patient else self._writer.goodbye(call.language)
-
-
-async def hang_up_if_possible(provider: VoiceProvider, call_id: str, seconds: float | None = None) -> bool:
-    """Whether the carrier ended a live call, in so many seconds; its trouble is logged."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await provider.hang_up(call_id)
-    except (ProviderError, TimeoutError) as error:
-        logger.warning("call could not be hung up: %s", str(error) or "no answer in time")
-        return False
-
-
-_NO_DETAILS: Mapping[str, object] = MappingProxyType({})
-
-
-def log_call(
-    level: int, text: str, record: Verification, call: Call, details: Mapping[str, object] = _NO_DETAILS
-) -> None:
-    """Log what became of a call: no code, no full number, no usable id."""
-    known = {
-        "call": call.number,
-        "provider": call.provider,
-        "end_reason": call.end_reason.value if call.end_reason else None,
-        "hangup_cause": call.hangup_cause or None,
-        **details,
-    }
-    log_verification(level, text, record, {key: value for key, value in known.items() if value is not None})
-
-
-def log_verification(
-    level: int, text: str, record: Verification, details: Mapping[str, object] = _NO_DETAILS
-) -> None:
-    """A line of a verification's audit trail; request lines with the same `verification` are the rest of it."""
-    named = {
-        "verification": short_id(record.id),
-        "client": record.client,
-        "phone": mask(record.phone),
-        "status": record.status.value,
-    }
-    logger.log(level, text, extra={**named, **details})

@@ -33,6 +33,17 @@ class CallLinks:
         """The call that a token stands for; None for anything that is no token of ours."""
         return self._sealer.read_token(token)
 
+    def report_url(self, verification_id: str) -> str:
+        """Where a carrier reports what became of a text message."""
+        return f"{self._public_url}/message/{self.message_token(verification_id)}"
+
+    def message_token(self, verification_id: str) -> str:
+        return self._sealer.sign_message_token(verification_id)
+
+    def read_message_token(self, token: str) -> list[str]:
+        """The ids of the verifications that a message token may stand for; none for anything that is no token."""
+        return self._sealer.read_message_tokens(token)
+
     def public_urls_of(self, path: str) -> tuple[str, ...]:
         """The URLs under which a carrier may know one of our routes; what its signatures are made over."""
         return (self._public_url + path, self._fallback_public_url + path)

@@ -142,6 +142,7 @@ class CallRouter:
             # As long as this call can last with all its replays, but never longer than the policy allows.
             time_limit_seconds=min(math.ceil(needed_seconds), self._policy.time_limit_seconds),
             first_reading_seconds=self._writer.first_reading_seconds(code_length, language),
+            code_length=code_length,
             queue_seconds=queue_seconds,
             reports_progress=capabilities.reports_progress,
         )

@@ -125,6 +125,11 @@ class ScriptWriter:
         self._known_estimates: dict[tuple[int, str], _Estimates] = {}
         self._language_of_region = {region: code for code, text in texts.items() for region in text.regions}
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that there are texts in, as bare codes; what a carrier can speak of them is its own."""
+        return tuple(self._texts)
+
     def choose_language(self, wanted: str | None, phone: str, spoken: Iterable[str]) -> str | None:
         """The tag to speak in, out of those that the carrier can speak.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import httpx
 
 from settings import Settings
+from sms_provider import SmsProvider
 from vobiz_client import VobizClient, VobizConfig
 from voice_provider import SignaturePolicy, VoiceProvider
 
@@ -14,6 +15,11 @@ Opener = Callable[[Settings, httpx.AsyncClient, str], VoiceProvider]
 def open_carrier(name: str, settings: Settings, http: httpx.AsyncClient) -> VoiceProvider:
     """The client of a carrier in PROVIDERS."""
     return _OPENERS[name](settings, http, name)
+
+
+def open_texter(name: str, settings: Settings, http: httpx.AsyncClient) -> SmsProvider:
+    """The client of a carrier in SMS_PROVIDERS."""
+    return _TEXTERS[name](settings, http, name)
 
 
 def _vobiz(settings: Settings, http: httpx.AsyncClient, name: str) -> VoiceProvider:
@@ -32,3 +38,5 @@ _OPENERS: Mapping[str, Opener] = {
     "vobiz": _vobiz,
     "simulator": _vobiz,  # the plain simulator speaks Vobiz's protocol
 }
+
+_TEXTERS: Mapping[str, Callable[[Settings, httpx.AsyncClient, str], SmsProvider]] = {}

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from call_flow import hang_up_if_possible, log_call
+from call_events import CallEvents
 from call_links import CallLinks
+from call_log import hang_up_if_possible, log_call
 from call_router import CallPolicy, CallRouter, Candidate
 from call_script import ScriptWriter
 from clock import Clock
@@ -52,6 +53,7 @@ class Dialer:
         self,
         router: CallRouter,
         store: OtpStore,
+        events: CallEvents,
         writer: ScriptWriter,
         links: CallLinks,
         policy: CallPolicy,
@@ -59,6 +61,7 @@ class Dialer:
     ) -> None:
         self._router = router
         self._store = store
+        self._events = events
         self._writer = writer
         self._links = links
         self._policy = policy
@@ -204,7 +207,7 @@ class Dialer:
             else:
                 if event is None:
                     return Heard(True, None)
-                return Heard(False, await self._store.record_call_event(record.id, call.number, event))
+                return Heard(False, await self._events.take_in(CallRef(record.id, call.number), event))
         return Heard(provider.capabilities.reports_progress, None)
 
     async def _give_up(self, record: Verification, call: Call, errors: Sequence[ProviderError]) -> Dialed:

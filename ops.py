@@ -1,5 +1,6 @@
 """Routes that operators and their load balancers call: /health, /ready, /blocks."""
 
+import math
 from dataclasses import dataclass
 
 from pydantic import BaseModel, Field
@@ -8,6 +9,8 @@ from starlette.routing import BaseRoute
 import problems
 from abuse_guard import TARGET_WORDS, block_target
 from access import ANONYMOUS, AddressLocked
+from call_router import CallRouter
+from carrier_line import LineHealth
 from clock import Clock
 from guard_store import Block
 from lean_route import Endpoint, LeanRoute, Reply, json_reply
@@ -29,9 +32,17 @@ class Health(BaseModel):
     status: str = Field(examples=["ok"])
 
 
+class CarrierHealth(BaseModel):
+    name: str = Field(examples=["vobiz"])
+    state: str = Field(examples=["up"], description="up; down: left alone for a while; probing: one call tries it")
+    queued: int = Field(examples=[0], description="calls that wait for their turn")
+    trouble: str | None = Field(None, examples=["provider_unavailable"], description="code of the last failure")
+    retry_after: int | None = Field(None, examples=[30], description="seconds until it is tried again")
+
+
 class Ready(BaseModel):
     status: str = Field(examples=["ready"])
-    providers: list[str] = Field(examples=[["vobiz"]])
+    providers: list[CarrierHealth]
 
 
 class BlockEntry(BaseModel):
@@ -44,17 +55,18 @@ class Blocks(BaseModel):
     blocks: list[BlockEntry]
 
 
-def routes(service: OtpService, readiness: Readiness, provider_names: list[str]) -> list[BaseRoute]:
+def routes(service: OtpService, readiness: Readiness, router: CallRouter) -> list[BaseRoute]:
     async def health() -> Reply:
         """The process is alive."""
         return json_reply(200, Health(status="ok"))
 
     async def ready() -> Reply:
-        """The service takes requests: started, not stopping, store reachable."""
+        """The service takes requests: started, not stopping, store reachable. Carriers may be in trouble all the
+        same; how they are is said, too."""
         if not readiness.is_ready:
             raise _not_ready()
         await service.status(ANONYMOUS, _PROBE_KEY)
-        return json_reply(200, Ready(status="ready", providers=provider_names))
+        return json_reply(200, Ready(status="ready", providers=[_health(line) for line in router.health()]))
 
     def route(path: str, endpoint: Endpoint, model: type[BaseModel], *errors: int) -> LeanRoute:
         responses = {200: {"model": model}, **problems.responses(*errors, examples=[_not_ready()])}
@@ -95,6 +107,16 @@ def block_routes(protection: Protection, clock: Clock) -> list[BaseRoute]:
         route("/blocks/{target}", set_block, "PUT", BlockEntry, 422, 503),
         route("/blocks/{target}", lift_block, "DELETE", Blocks, 404, 422, 503),
     ]
+
+
+def _health(line: LineHealth) -> CarrierHealth:
+    return CarrierHealth(
+        name=line.name,
+        state=line.state.value,
+        queued=line.queued,
+        trouble=line.trouble,
+        retry_after=math.ceil(line.retry_after_seconds) or None,
+    )
 
 
 def _target_of(text: str) -> str:

@@ -3,20 +3,25 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from abuse_guard import SendRefused
 from access import Caller
-from call_flow import hang_up_if_possible, log_call, log_verification
+from call_events import CallEvents
+from call_log import hang_up_if_possible, log_call, log_verification
 from call_router import CallRouter, Candidate, Choice
 from clock import Clock
 from dialer import Dialer, placed_after
 from guard_store import Reservation
 from log_format import log_unexpected
+from number_failures import NumberLocked
 from otp_store import Begun, CallStillLive, Checked, NewCode, OtpStore, Outcome, StoreUnavailable
 from protection import Protection
-from send_order import SendOrder
-from verification import Call, Verification, draw_code
+from redial import Redials
+from send_order import SendOrder, UnsupportedOption
+from text_messages import TextMessages
+from verification import Call, CallRef, Verification, draw_code
 from voice_provider import CallState, EndReason, ProviderError
 
 logger = logging.getLogger(__name__)
@@ -27,16 +32,19 @@ LOOK_UPS_AT_ONCE = 10
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """`is_confirmed` is False when no carrier told in time whether it took the call. A queued one still waits."""
+    """`is_confirmed` is False when no carrier told in time whether it took the call, or message.
+
+    `call` is None for a text message; a queued one still waits.
+    """
 
     record: Verification
-    call: Call
+    call: Call | None
     is_duplicate: bool
     is_confirmed: bool
 
     @property
     def is_queued(self) -> bool:
-        return self.call.state is CallState.QUEUED
+        return self.call is not None and self.call.state is CallState.QUEUED
 
 
 class OtpService:
@@ -45,6 +53,9 @@ class OtpService:
         store: OtpStore,
         router: CallRouter,
         dialer: Dialer,
+        texts: TextMessages,
+        events: CallEvents,
+        redials: Redials,
         protection: Protection,
         clock: Clock,
     ) -> None:
@@ -52,18 +63,23 @@ class OtpService:
         self._store = store
         self._router = router
         self._dialer = dialer
+        self._texts = texts
+        self._events = events
+        self._redials = redials
         self._protection = protection
         self._guard = protection.guard
         self._waiting_calls: set[asyncio.Task[None]] = set()
 
     async def send(self, order: SendOrder) -> Sent:
-        """Call a phone with a code, unless a call to it is live already.
+        """Call a phone with a code, unless a call to it is live already; or send it a text message.
 
         The call is counted against every limit, and on record, before a carrier hears of it, so a crash in
         between leaves no call unknown.
         Raises: UnsupportedOption, SendRefused, StoreUnavailable, NumberLocked, CallStillLive, ProviderError.
         """
         await self._guard.check_destination(order.client, order.phone)
+        if order.channel == "sms":
+            return await self._send_text(order)
         candidates = self._router.candidates(order)
         code = order.code or draw_code(order.code_length)
         new_code = NewCode(code, order.code is not None, order.ttl_seconds, order.reference)
@@ -71,6 +87,22 @@ class OtpService:
         if live is not None and live.call is not None:
             return Sent(live, live.call, is_duplicate=True, is_confirmed=True)
         return await self._start(order, new_code, candidates)
+
+    async def _send_text(self, order: SendOrder) -> Sent:
+        language = self._texts.check_order(order)
+        code = order.code or draw_code(order.code_length)
+        new_code = NewCode(code, order.code is not None, order.ttl_seconds, order.reference)
+        reservation = await self._guard.reserve(order.client, order.phone)
+        try:
+            record, is_confirmed = await self._texts.send(order, new_code, language)
+        except ProviderError:
+            await self._guard.refund(reservation, keep_client_quota=True)
+            raise
+        except Exception:
+            await self._guard.refund(reservation)
+            raise
+        await _count_if_possible(self._guard.on_placing(record))
+        return Sent(record, None, is_duplicate=False, is_confirmed=is_confirmed)
 
     async def _start(self, order: SendOrder, new_code: NewCode, candidates: list[Candidate]) -> Sent:
         """Reserve what the call counts, a carrier's turn, then the number's one live call; then place it."""
@@ -87,10 +119,10 @@ class OtpService:
         if begun.is_duplicate:  # another request was quicker
             await self._give_back(reservation, choice)
             return Sent(begun.record, call, is_duplicate=True, is_confirmed=True)
-        first = choice.candidate
-        candidates = [first, *(one for one in candidates if one is not first)]
+        candidates = _first(choice.candidate, candidates)
         if choice.turn is None:
-            self._place_later(begun.record, call, order, candidates, reservation)
+            log_call(logging.INFO, "call queued", begun.record, call)
+            self._place_later(begun.record, call, order, candidates, reservation, has_turn=False)
             return Sent(begun.record, call, is_duplicate=False, is_confirmed=True)
         return await self._place(begun.record, call, order, candidates, reservation)
 
@@ -100,8 +132,7 @@ class OtpService:
             await choice.candidate.line.give_back(choice.turn)
 
     async def _begin(self, order: SendOrder, new_code: NewCode, choice: Choice) -> Begun:
-        queue_seconds = order.ttl_seconds / 2 if choice.turn is None else 0
-        new_call = self._router.new_call(order, choice.candidate, queue_seconds)
+        new_call = self._router.new_call(order, choice.candidate, self._queue_seconds(order, choice))
         try:
             return await self._store.begin(order.client, order.phone, new_code, new_call)
         except CallStillLive as left_over:
@@ -109,6 +140,9 @@ class OtpService:
                 raise
             await self._end_left_over_call(left_over)
             return await self._store.begin(order.client, order.phone, new_code, new_call)
+
+    def _queue_seconds(self, order: SendOrder, choice: Choice) -> float:
+        return order.ttl_seconds / 2 if choice.turn is None else 0
 
     async def _end_left_over_call(self, left_over: CallStillLive) -> None:
         """Hang up the call of a verification that has ended, before the number is called anew.
@@ -136,10 +170,12 @@ class OtpService:
         order: SendOrder,
         candidates: list[Candidate],
         reservation: Reservation,
+        *,
+        has_turn: bool,
     ) -> None:
-        log_call(logging.INFO, "call queued", record, call)
-        waiting = self._wait_and_place(record, call, order, candidates, reservation)
-        task = asyncio.create_task(waiting, name="queued call")
+        """Place a call while its caller does something else."""
+        placing = self._wait_and_place(record, call, order, candidates, reservation, has_turn=has_turn)
+        task = asyncio.create_task(placing, name="queued call")
         self._waiting_calls.add(task)
         task.add_done_callback(self._waiting_calls.discard)
 
@@ -150,10 +186,12 @@ class OtpService:
         order: SendOrder,
         candidates: list[Candidate],
         reservation: Reservation,
+        *,
+        has_turn: bool,
     ) -> None:
         """What `_place` does, once the call's turn has come. Its caller is gone: what goes wrong is logged."""
         try:
-            dialled = await self._dialer.wait_for_turn(record, call, candidates)
+            dialled = record if has_turn else await self._dialer.wait_for_turn(record, call, candidates)
             if dialled is None or dialled.call is None:
                 ended = await self._store.fail_call(record.id, call.number, EndReason.FAILED, "queue_timeout")
                 await self._guard.refund(reservation)
@@ -184,6 +222,10 @@ class OtpService:
         if not dialed.is_confirmed:
             await _count_if_possible(self._guard.on_carrier_failure(record))
         return Sent(dialed.record, dialed.call, is_duplicate=False, is_confirmed=dialed.is_confirmed)
+
+    def can_text(self, phone: str) -> bool:
+        """Whether a code can be sent to this number as a text message."""
+        return self._texts.can_reach(phone)
 
     async def verify(self, caller: Caller, key: str, candidate: str) -> Checked:
         """Check a code, which uses up one attempt. Raises: LimitReached, NumberLocked, StoreUnavailable."""
@@ -246,6 +288,7 @@ class OtpService:
         await asyncio.gather(
             _every_second("expiry", self.expire),
             _every_second("look-up of silent calls", self.ask_about_silent_calls),
+            _every_second("redial", self.redial),
         )
 
     async def expire(self) -> None:
@@ -285,11 +328,68 @@ class OtpService:
         except ProviderError as error:
             logger.warning("call could not be looked up: %s", error)
             return
-        told = await self._store.record_call_event(record.id, call.number, event) if event is not None else None
-        if told is not None and told.call is not None and told.call.state is not call.state:
-            log_call(logging.INFO, f"call {told.call.state.value}", told, told.call)
-            if call.call_id and told.call.end_reason is EndReason.FAILED:
-                await _count_if_possible(self._guard.on_carrier_failure(told))
+        if event is not None:
+            await self._events.take_in(CallRef(record.id, call.number), event)
+
+    async def redial(self) -> None:
+        """Place the calls once more that were busy or not answered, where that is wanted."""
+        for ref in self._redials.take_due():
+            record = await self._store.find_by_id(ref.verification_id)
+            call = record.call if record is not None else None
+            if record is None or call is None or call.number != ref.number or not self._redials.is_wanted(record):
+                continue
+            try:
+                await self._redial(record, call)
+            except (SendRefused, UnsupportedOption, NumberLocked, ProviderError) as error:
+                log_call(logging.WARNING, f"call not placed once more: {type(error).__name__}", record, call)
+
+    async def _redial(self, record: Verification, call: Call) -> None:
+        order = self._order_again(record, call)
+        await self._guard.check_destination(order.client, order.phone)
+        if order.channel == "sms":
+            await self._send_text(order)
+            return
+        candidates = self._candidates_again(order, call)
+        reservation = await self._guard.reserve(order.client, order.phone)
+        choice: Choice | None = None
+        try:
+            choice = await self._router.choose(candidates, order.ttl_seconds / 2)
+            new_call = self._router.new_call(order, choice.candidate, self._queue_seconds(order, choice))
+            again = await self._store.next_call(record.id, call.number, new_call, "redialing")
+        except Exception:
+            await self._give_back(reservation, choice)
+            raise
+        if again is None or again.call is None:
+            await self._give_back(reservation, choice)
+            return
+        candidates = _first(choice.candidate, candidates)
+        self._place_later(again, again.call, order, candidates, reservation, has_turn=choice.turn is not None)
+
+    def _order_again(self, record: Verification, call: Call) -> SendOrder:
+        through = self._redials.policy.through
+        return SendOrder(
+            client=record.client,
+            phone=record.phone,
+            channel="sms" if through == "sms" else "voice",
+            language=call.language,
+            code=None,
+            code_length=call.code_length,
+            ttl_seconds=max(1, int(record.expires_at - self._clock.now())),
+            max_replays=call.max_replays,
+            hide_caller_id=False,
+            provider=None,
+            reference=record.reference,
+        )
+
+    def _candidates_again(self, order: SendOrder, call: Call) -> list[Candidate]:
+        """The carrier of the call before comes first, or, if the next one is wanted, last."""
+        candidates = self._router.candidates(order)
+        is_last = self._redials.policy.through == "next"
+        return sorted(candidates, key=lambda one: (one.provider.name == call.provider) == is_last)
+
+
+def _first(candidate: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [candidate, *(one for one in candidates if one is not candidate)]
 
 
 async def _count_if_possible(counting: Awaitable[None]) -> None:

@@ -11,8 +11,9 @@ from clock import Clock
 from number_failures import NumberFailures
 from phone_numbers import line_key
 from sealing import Sealer
+from sms_provider import MessageReport
 from timer_wheel import TimerWheel
-from verification import Call, NewCall, Status, Verification, draw_verification_id
+from verification import Call, Message, NewCall, NewMessage, Status, Verification, draw_verification_id
 from voice_provider import CallEvent, CallState, EndReason
 
 
@@ -154,6 +155,27 @@ class OtpStore(Protocol):
         """
         ...
 
+    async def begin_message(
+        self, client: str, phone: str, new_code: NewCode, new_message: NewMessage
+    ) -> tuple[Verification, str]:
+        """Begin a text message, with a new verification or the client's one under way; also the code to be sent.
+
+        Raises: StoreFull, NumberLocked.
+        """
+        ...
+
+    async def name_message(self, verification_id: str, message_id: str) -> Verification | None:
+        """Keep the carrier's id of a message."""
+        ...
+
+    async def record_report(self, verification_id: str, report: MessageReport) -> Verification | None:
+        """Move a message on as its carrier reports; None when there is no such message."""
+        ...
+
+    async def find_by_message_id(self, provider: str, message_id: str) -> Verification | None:
+        """The verification whose newest message has this carrier's message id."""
+        ...
+
     async def live_calls(self, provider: str) -> int:
         """How many calls a carrier has under way, not counting queued ones."""
         ...
@@ -205,6 +227,7 @@ class MemoryOtpStore:
         self._newest: defaultdict[str, dict[str, str]] = defaultdict(dict)  # client, phone
         self._called: dict[str, str] = {}  # the verification whose call is live, by line key
         self._by_live_call: defaultdict[str, dict[str, str]] = defaultdict(dict)  # provider, call id
+        self._by_message: defaultdict[str, dict[str, str]] = defaultdict(dict)  # provider, message id
         self._live_calls: defaultdict[str, int] = defaultdict(int)  # provider, without queued ones
         self._over: OrderedDict[str, float] = OrderedDict()  # in the order of their ends, with the time of each
         self._failures = NumberFailures(rules.max_failures_per_number)
@@ -375,6 +398,39 @@ class MemoryOtpStore:
         self._watch_call(record, now)
         return record
 
+    async def begin_message(
+        self, client: str, phone: str, new_code: NewCode, new_message: NewMessage
+    ) -> tuple[Verification, str]:
+        now = self._clock.now()
+        self._failures.refuse_waiting(phone, now)
+        record = self._current(client, phone, now)
+        if record is not None and not record.is_final:
+            record = self._with_new_code(record, new_code, now)
+        else:
+            record = self._create(client, phone, new_code, now)
+        record = self._save(steps.start_message(record, new_message, now))
+        return record, self._sealer.unseal(record.sealed_code, record.id)
+
+    async def name_message(self, verification_id: str, message_id: str) -> Verification | None:
+        record = self._with_message(verification_id)
+        return self._save(steps.name_message(record, message_id)) if record is not None else None
+
+    async def record_report(self, verification_id: str, report: MessageReport) -> Verification | None:
+        record = self._with_message(verification_id)
+        if record is None or record.message is None:
+            return None
+        if report.message_id and record.message.message_id not in ("", report.message_id):
+            return None  # of an earlier message
+        return self._save(steps.apply_report(record, report, self._clock.now()))
+
+    async def find_by_message_id(self, provider: str, message_id: str) -> Verification | None:
+        verification_id = self._by_message[provider].get(message_id)
+        return await self.find_by_id(verification_id) if verification_id is not None else None
+
+    def _with_message(self, verification_id: str) -> Verification | None:
+        record = self._up_to_date(self._by_id.get(verification_id), self._clock.now())
+        return record if record is not None and record.message is not None else None
+
     async def live_calls(self, provider: str) -> int:
         return self._live_calls[provider]
 
@@ -449,6 +505,7 @@ class MemoryOtpStore:
         if record.is_over and (before is None or not before.is_over):
             self._over[record.id] = self._clock.now()
         self._index_call(record, before.call if before else None, record.call)
+        self._index_message(record.id, before.message if before else None, record.message)
         return record
 
     def _index_call(self, record: Verification, before: Call | None, call: Call | None) -> None:
@@ -464,6 +521,14 @@ class MemoryOtpStore:
             if call.call_id:
                 self._by_live_call[call.provider][call.call_id] = record.id
 
+    def _index_message(self, verification_id: str, before: Message | None, message: Message | None) -> None:
+        if before is message:
+            return
+        if before is not None:
+            self._by_message[before.provider].pop(before.message_id, None)
+        if message is not None and message.message_id:
+            self._by_message[message.provider][message.message_id] = verification_id
+
     def _watch_call(self, record: Verification, now: float) -> None:
         if record.call is not None:
             self._overdue.add(max(record.call.overdue_at, now), record.id)
@@ -476,3 +541,4 @@ class MemoryOtpStore:
         if self._newest[record.client].get(record.phone) == verification_id:
             del self._newest[record.client][record.phone]
         self._index_call(record, record.call, None)
+        self._index_message(record.id, record.message, None)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from verification import CallRef
@@ -15,6 +16,7 @@ _NONCE_BYTES = 12
 _TOKEN = re.compile(r"([0-9a-f]{32})([0-9a-f]{4})([0-9a-f]{32})")
 
 
+_MESSAGE_TOKEN = re.compile(r"[0-9a-f]{32}")
 _DECOY_ID = "vrf_" + "0" * 32
 
 
@@ -32,6 +34,7 @@ class Sealer:
     def __init__(self, secrets_in_use: Sequence[str]) -> None:
         self._ciphers = [AESGCM(_derive(secret, b"code")) for secret in secrets_in_use]
         self._decoy = self.seal("000000", _DECOY_ID)
+        self._message_ciphers = [_block_cipher(secret) for secret in secrets_in_use]
         self._token_macs = [hmac.new(_derive(secret, b"token"), digestmod=sha256) for secret in secrets_in_use]
 
     def seal(self, code: str, verification_id: str) -> bytes:
@@ -76,6 +79,29 @@ class Sealer:
             if hmac.compare_digest(_sign(mac, raw_id + number), signature):
                 return CallRef(f"vrf_{raw_id}", int(number, 16))
         return None
+
+    def sign_message_token(self, verification_id: str) -> str:
+        """The token that authorises reports on a verification's text message: its id, encrypted.
+
+        32 hexadecimal digits are all that some carriers take along with a message.
+        """
+        encryptor = self._message_ciphers[0].encryptor()
+        return (encryptor.update(bytes.fromhex(verification_id[4:])) + encryptor.finalize()).hex()
+
+    def read_message_tokens(self, token: str) -> list[str]:
+        """The ids that a token may stand for, one for each secret in use; none for what is no token."""
+        if not _MESSAGE_TOKEN.fullmatch(token):
+            return []
+        found = []
+        for cipher in self._message_ciphers:
+            decryptor = cipher.decryptor()
+            found.append(f"vrf_{(decryptor.update(bytes.fromhex(token)) + decryptor.finalize()).hex()}")
+        return found
+
+
+def _block_cipher(secret: str) -> "Cipher[modes.ECB]":
+    # One block of 128 random bits, never more: each id has one token, which tells nothing of it.
+    return Cipher(algorithms.AES256(_derive(secret, b"message")), modes.ECB())  # noqa: S305
 
 
 def _derive(secret: str, purpose: bytes) -> bytes:

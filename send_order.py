@@ -9,6 +9,7 @@ class SendOrder:
 
     client: str
     phone: str = field(repr=False)
+    channel: str
     language: str | None
     code: str | None = field(repr=False)
     code_length: int

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import httpx
 import uvicorn
@@ -28,12 +29,13 @@ import problems
 import setting_values
 import webhooks
 from abuse_guard import MONEY
+from call_events import CallEvents
 from call_flow import CallFlow
 from call_links import CallLinks
 from call_router import CallPolicy, CallRouter
 from call_script import ScriptWriter, load_spoken_texts
 from carrier_line import CarrierLine, LineLimits
-from carriers import open_carrier
+from carriers import open_carrier, open_texter
 from clock import Clock
 from connection_limits import LimitedConnections, LimitedProtocol, ReceiveLimits, raise_descriptor_limit
 from dialer import Dialer
@@ -44,6 +46,7 @@ from ops import Readiness
 from otp_service import OtpService
 from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from protection import Protection, guard_policy, open_protection
+from redial import RedialPolicy, Redials
 from sealing import Sealer
 from settings import BadSettings, MachineDetection, NoInput, ResendCode, Settings, is_tunnel, load_settings
 from simulator import phone
@@ -51,6 +54,8 @@ from simulator.clock import SimulatorClock
 from simulator.phone import PhoneExchange
 from simulator.simulated_carriers import Network, SimulatedCarrier, simulate
 from simulator.vobiz_call import DOCUMENT_SECONDS
+from sms_provider import SmsProvider
+from text_messages import TextMessages
 from voice_provider import Providers, SignaturePolicy, VoiceProvider
 
 ROOT = Path(__file__).parent
@@ -78,7 +83,8 @@ def create_app(
     carrier_settings = _simulated_settings(settings, simulated) if simulated else settings
     clients = [open_carrier(name, carrier_settings, http) for name in settings.provider_names]
     protection = open_protection(settings, clock)
-    service, flow = _services(settings, clock, clients, protection)
+    texters = {name: open_texter(name, carrier_settings, http) for name in settings.sms_provider_names}
+    services = _services(settings, clock, clients, texters, protection)
     readiness = Readiness()
     app = LeanApp(
         redirect_slashes=False,  # its redirects would be built from the Host header
@@ -89,14 +95,14 @@ def create_app(
         openapi_url="/openapi.json" if settings.serves_api_docs else None,
         docs_url=None,  # FastAPI's own pages load scripts from a foreign host: /docs is a page of ours
         redoc_url=None,
-        routes=_routes(settings, clock, service, flow, protection, readiness, simulated),
+        routes=_routes(settings, clock, services, protection, readiness, simulated),
         quiet_paths=QUIET_PATHS,
-        lifespan=_lifespan(service, readiness, simulated, http),
+        lifespan=_lifespan(services.otp, readiness, simulated, http),
         # Spans and error records would hold paths and messages, and with them numbers and call tokens.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
-    app.state.service, app.state.readiness = service, readiness
+    app.state.service, app.state.readiness = services.otp, readiness
     app.state.carriers = {name: one.carrier for name, one in simulated.items()}
     app.state.carrier = next(iter(app.state.carriers.values()), None)
     return app
@@ -123,9 +129,22 @@ def _simulated_settings(settings: Settings, simulated: Mapping[str, SimulatedCar
     return settings.model_copy(update=update)
 
 
+class Services(NamedTuple):
+    """What the routes are made of."""
+
+    otp: OtpService
+    flow: CallFlow
+    texts: TextMessages
+    router: CallRouter
+
+
 def _services(
-    settings: Settings, clock: Clock, clients: Sequence[VoiceProvider], protection: Protection
-) -> tuple[OtpService, CallFlow]:
+    settings: Settings,
+    clock: Clock,
+    clients: Sequence[VoiceProvider],
+    texters: Mapping[str, SmsProvider],
+    protection: Protection,
+) -> Services:
     sealer = Sealer(settings.otp_secrets or (secrets.token_urlsafe(32),))
     rules = StoreRules(
         max_attempts=settings.max_attempts,
@@ -148,10 +167,23 @@ def _services(
     )
     lines = [_line(settings, clock, client.name, store, protection) for client in clients]
     router = CallRouter(list(zip(clients, lines, strict=True)), writer, policy)
-    dialer = Dialer(router, store, writer, links, policy, clock)
+    redials = Redials(_redial_policy(settings), clock)
+    events = CallEvents(store, protection.guard, redials)
+    dialer = Dialer(router, store, events, writer, links, policy, clock)
+    texts = TextMessages(texters, store, writer, links, settings.provider_deadline_seconds, clock)
     providers = Providers({client.name: client for client in clients})
-    flow = CallFlow(store, providers, writer, links, protection, clock)
-    return OtpService(store, router, dialer, protection, clock), flow
+    flow = CallFlow(store, providers, writer, links, events, protection.store, clock)
+    service = OtpService(store, router, dialer, texts, events, redials, protection, clock)
+    return Services(service, flow, texts, router)
+
+
+def _redial_policy(settings: Settings) -> RedialPolicy:
+    return RedialPolicy(
+        reasons=settings.redial_reasons,
+        times=settings.redial_times,
+        after_seconds=settings.redial_after_seconds,
+        through=settings.redial_through.value,
+    )
 
 
 def _line(settings: Settings, clock: Clock, name: str, store: OtpStore, protection: Protection) -> CarrierLine:
@@ -190,16 +222,15 @@ def _simulated_carriers(settings: Settings) -> dict[str, SimulatedCarrier]:
 def _routes(
     settings: Settings,
     clock: Clock,
-    service: OtpService,
-    flow: CallFlow,
+    services: Services,
     protection: Protection,
     readiness: Readiness,
     simulated: Mapping[str, SimulatedCarrier],
 ) -> list[BaseRoute]:
     routes = [
-        *app_api.routes(service, protection, settings),
-        *webhooks.routes(flow),
-        *ops.routes(service, readiness, list(settings.provider_names)),
+        *app_api.routes(services.otp, protection, settings),
+        *webhooks.routes(services.flow, services.texts),
+        *ops.routes(services.otp, readiness, services.router),
     ]
     if settings.operator_keys.get_secret_value() or (settings.is_open and settings.uses_simulator):
         routes += ops.block_routes(protection, clock)

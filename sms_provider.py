@@ -62,8 +62,8 @@ class SmsProvider(Protocol):
         """
         ...
 
-    def parse_report(self, webhook: RawWebhook) -> MessageReport:
-        """Translate a report. Raises: WebhookRejected."""
+    def parse_report(self, webhook: RawWebhook) -> MessageReport | None:
+        """Translate a report; None for a callback that is about no message. Raises: WebhookRejected."""
         ...
 
     def reference_of(self, webhook: RawWebhook) -> str | None:

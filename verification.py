@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from sms_provider import MessageReport, MessageState
 from voice_provider import CallEvent, CallState, EndReason
 
 VERIFICATION_ID = re.compile(r"vrf_[0-9a-f]{32}")
@@ -58,6 +59,7 @@ _EVENT_NAMES = (
     "created", "dialing", "ringing", "answered", "code_requested", "code_spoken", "wrong_key", "completed",
     "wrong_code", "code_replaced", "verified", "expired", "locked", "cancelled",
     "queued", "failed_over", "redialing", "code_handed_over",
+    "message_queued", "message_sent", "message_delivered", "message_undelivered",
 )  # fmt: skip
 _EVENT_NUMBERS = {name: number for number, name in enumerate(_EVENT_NAMES)}
 _TIMELINE_ENTRY = struct.Struct("<BI")  # which event, and milliseconds since the creation: 5 bytes
@@ -93,6 +95,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     ring_timeout_seconds: int
     time_limit_seconds: int
     first_reading_seconds: float
+    code_length: int = 6
     queue_seconds: float = 0
     reports_progress: bool = True
     state: CallState = CallState.DIALING
@@ -125,6 +128,26 @@ class GivenUp(NamedTuple):
     provider: str
 
 
+class NewMessage(msgspec.Struct, frozen=True):
+    """What a text message is sent with."""
+
+    provider: str
+    from_number: str
+    language: str
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """The newest text message of a verification. `started_at` is in seconds of the store's clock."""
+
+    provider: str
+    from_number: str
+    language: str
+    started_at: float
+    state: MessageState = MessageState.QUEUED
+    message_id: str = ""
+    cause: str = ""
+
+
 class Verification(msgspec.Struct, frozen=True, gc=False):
     """A code on its way to one phone, for one client. `sealed_code` is empty once it can no longer be right."""
 
@@ -143,6 +166,7 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
     packed_timeline: bytes = b""
     given_up: GivenUp | None = None
     redials: int = 0
+    message: Message | None = None
 
     def __repr__(self) -> str:
         return f"Verification({short_id(self.id)}, {self.status})"
@@ -159,6 +183,13 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
     @property
     def live_call(self) -> Call | None:
         return self.call if self.call is not None and self.call.is_live else None
+
+    @property
+    def channel(self) -> str:
+        """By which the code was sent last: `voice` or `sms`."""
+        if self.message is None:
+            return "voice"
+        return "sms" if self.call is None or self.message.started_at >= self.call.started_at else "voice"
 
     def timeline(self) -> Iterator["TimelineEntry"]:
         for number, milliseconds in _TIMELINE_ENTRY.iter_unpack(self.packed_timeline):
@@ -181,6 +212,7 @@ class NewCall(msgspec.Struct, frozen=True):
     ring_timeout_seconds: int
     time_limit_seconds: int
     first_reading_seconds: float
+    code_length: int = 6
     queue_seconds: float = 0
     reports_progress: bool = True
 
@@ -309,8 +341,8 @@ def _end_call(record: Verification, event: CallEvent, now: float) -> Verificatio
 
 
 def _talk_seconds(call: Call, event: CallEvent, now: float) -> int | None:
-    if event.talk_seconds is not None:
-        return event.talk_seconds
+    if event.talk_seconds is not None or event.end_reason is EndReason.UNKNOWN:
+        return event.talk_seconds  # the silence before a call is given up is no talk
     return int(now - call.answered_at) if call.answered_at is not None else None
 
 
@@ -395,6 +427,45 @@ def _extend(record: Verification, now: float) -> Verification:
     return _with_call(record, was_looked_up=False, overdue_at=now + NEWS_GRACE_SECONDS)
 
 
+def start_message(record: Verification, new: NewMessage, now: float) -> Verification:
+    """Begin a text message with the code. A code that was delivered once stays `delivered`."""
+    message = Message(new.provider, new.from_number, new.language, now)
+    status = record.status if record.status is Status.DELIVERED else Status.PENDING
+    return note(_replace(record, message=message, status=status), "message_queued", now)
+
+
+def name_message(record: Verification, message_id: str) -> Verification:
+    return _with_message(record, message_id=message_id)
+
+
+def apply_report(record: Verification, report: MessageReport, now: float) -> Verification:
+    """Move the message on. As with calls, late and doubled reports change nothing."""
+    message = _message_of(record)
+    if report.state is None or _MESSAGE_RANKS[report.state] <= _MESSAGE_RANKS[message.state]:
+        return record
+    message_id = message.message_id or report.message_id
+    record = _with_message(record, state=report.state, cause=report.cause, message_id=message_id)
+    record = note(record, f"message_{report.state.value}", now)
+    if record.is_final or record.status is Status.DELIVERED:
+        return record
+    match report.state:
+        case MessageState.DELIVERED:
+            return _replace(record, status=Status.DELIVERED)
+        case MessageState.UNDELIVERED if record.status is Status.PENDING:
+            return _replace(record, status=Status.UNDELIVERED)
+    return record
+
+
+def _with_message(record: Verification, **changes: object) -> Verification:
+    return _replace(record, message=msgspec.structs.replace(_message_of(record), **changes))
+
+
+def _message_of(record: Verification) -> Message:
+    if record.message is None:
+        raise LookupError("no text message was begun for this verification")
+    return record.message
+
+
 def _with_call(record: Verification, **changes: object) -> Verification:
     return _replace(record, call=msgspec.structs.replace(_call_of(record), **changes))
 
@@ -410,6 +481,7 @@ def _replace(record: Verification, **changes: object) -> Verification:
 
 
 _RANKS = {state: rank for rank, state in enumerate(CallState)}
+_MESSAGE_RANKS = {state: rank for rank, state in enumerate(MessageState)}
 
 
 def _rank(state: CallState) -> int:

@@ -240,7 +240,3 @@ class Providers:
     """The configured carriers by name, in the order in which they are tried."""
 
     by_name: Mapping[str, VoiceProvider] = field(default_factory=dict)
-
-    @property
-    def default(self) -> VoiceProvider:
-        return next(iter(self.by_name.values()))

@@ -34,6 +34,10 @@ def render(script: CallScript, dialect: Dialect, urls: CallUrls) -> bytes:
     return f"<Response>{''.join(_step(step, dialect, urls) for step in script)}</Response>".encode()
 
 
+SILENT_HANGUP_XML = b"<Response><Hangup/></Response>"
+"""In every dialect: the answer to a callback that must learn nothing."""
+
+
 def _step(step: Step, dialect: Dialect, urls: CallUrls) -> str:
     match step:
         case Speak() | Pause() | PlayAudio() | Hangup():

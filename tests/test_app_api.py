@@ -82,6 +82,7 @@ async def test_a_status_is_found_by_number_and_by_id_and_tells_the_story(fake_ti
                 "talk_seconds": 34,
                 "times_spoken": 1,
             },
+            "message": None,
             "timeline": [
                 {"at": "2026-01-01T00:00:00.000Z", "event": event}
                 for event in (

@@ -74,7 +74,10 @@ def test_it_starts_serves_and_stops_in_order(tmp_path: Path) -> None:
         url = said[1].split()[-1].removesuffix("/phone")
         assert "carrier: simulator" in said[0]
         with httpx.Client(base_url=url, timeout=10) as client:
-            assert client.get("/ready").json() == {"status": "ready", "providers": ["simulator"]}
+            assert client.get("/ready").json() == {
+                "status": "ready",
+                "providers": [{"name": "simulator", "state": "up", "queued": 0}],
+            }
             assert client.post("/send-otp", json={"phone": "+14155550101"}).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) in (0, -signal.SIGTERM)

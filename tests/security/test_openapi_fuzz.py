@@ -40,6 +40,8 @@ OPERATIONS = [
         for token in ("/{call_token}", "")
         for path in ("/answer", "/otp-choice", "/hangup", "/ring")
     ),
+    "POST /events/{call_token}",
+    "POST /message/{message_token}",
     "GET /health",
     "GET /ready",
     "GET /blocks",

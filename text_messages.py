@@ -1,0 +1,150 @@
+"""The channel beside the call: a code as a text message, through the first carrier that takes it."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+from call_links import CallLinks
+from call_log import log_verification
+from call_script import ScriptWriter
+from clock import Clock
+from otp_store import NewCode, OtpStore
+from phone_numbers import LineType, number_of
+from send_order import SendOrder, UnsupportedOption
+from sms_provider import MessageOrder, MessageReport, SmsProvider
+from verification import NewMessage, Verification
+from voice_provider import CallOutcomeUnknown, ProviderError, RawWebhook, WebhookRejected
+
+logger = logging.getLogger(__name__)
+
+_LINES_WITH_MESSAGES = frozenset({LineType.MOBILE, LineType.FIXED_LINE_OR_MOBILE})
+
+
+class TextMessages:
+    def __init__(
+        self,
+        providers: Mapping[str, SmsProvider],
+        store: OtpStore,
+        writer: ScriptWriter,
+        links: CallLinks,
+        deadline_seconds: float,
+        clock: Clock,
+    ) -> None:
+        self.providers = providers
+        self._store = store
+        self._writer = writer
+        self._links = links
+        self._deadline_seconds = deadline_seconds
+        self._clock = clock
+
+    def can_reach(self, phone: str) -> bool:
+        """Whether a code can be sent to this number as a text message."""
+        return bool(self.providers) and number_of(phone).line_type in _LINES_WITH_MESSAGES
+
+    def check_order(self, order: SendOrder) -> str:
+        """The language to write in. Raises: UnsupportedOption."""
+        if not self.providers:
+            raise UnsupportedOption("channel", "sms is not available: SMS_PROVIDERS names no carrier; use voice")
+        if not self.can_reach(order.phone):
+            raise UnsupportedOption(
+                "channel", "sms is not possible: this number takes no text messages; use voice"
+            )
+        self._able(order)
+        languages = self._writer.languages
+        language = self._writer.choose_language(order.language, order.phone, languages)
+        if language is None:
+            raise UnsupportedOption("language", f"has no text message: use one of {', '.join(languages)}")
+        return language
+
+    def _able(self, order: SendOrder) -> Sequence[SmsProvider]:
+        if order.provider is None:
+            return list(self.providers.values())
+        if order.provider not in self.providers:
+            raise UnsupportedOption("provider", f"must be one of {', '.join(self.providers)} for text messages")
+        return [self.providers[order.provider]]
+
+    async def send(self, order: SendOrder, new_code: NewCode, language: str) -> tuple[Verification, bool]:
+        """Send a code; the verification, and whether a carrier took the message for certain.
+
+        Ends within the deadline of a request. Raises: ProviderError when no carrier took it, StoreUnavailable,
+        NumberLocked.
+        """
+        ends_at = monotonic() + self._deadline_seconds
+        error: ProviderError | None = None
+        for provider in self._able(order):
+            new_message = NewMessage(provider.name, provider.from_number, language)
+            record, code = await self._store.begin_message(order.client, order.phone, new_code, new_message)
+            try:
+                async with asyncio.timeout(max(0.0, ends_at - monotonic())):
+                    message_id = await provider.send_message(self._message(record, code, provider, language))
+            except (CallOutcomeUnknown, TimeoutError):
+                log_verification(
+                    logging.WARNING, "text message not confirmed", record, {"provider": provider.name}
+                )
+                return record, False
+            except ProviderError as refusal:
+                error = refusal
+                details = {"provider": provider.name}
+                log_verification(logging.WARNING, f"text message not sent: {refusal}", record, details)
+                continue
+            log_verification(logging.INFO, "text message sent", record, {"provider": provider.name})
+            return await self._store.name_message(record.id, message_id) or record, True
+        assert error is not None  # noqa: S101 - there is at least one carrier
+        raise error
+
+    def _message(self, record: Verification, code: str, provider: SmsProvider, language: str) -> MessageOrder:
+        return MessageOrder(
+            to=record.phone,
+            from_number=provider.from_number,
+            text=self._writer.text_message(code, language),
+            report_url=self._links.report_url(record.id),
+            reference=self._links.message_token(record.id),
+            expires_in_seconds=max(1, math.floor(record.expires_at - self._clock.now())),
+        )
+
+    async def take_report(self, name_or_token: str, webhook: RawWebhook) -> Verification | None:
+        """The verification that a report is about, moved on; None when the callback is about no message.
+
+        Reports come to a URL with the message token, or to the one of a carrier's account, in which case a token
+        inside the report or the account's signature has to prove it.
+        Raises: WebhookRejected, StoreUnavailable.
+        """
+        provider = self.providers.get(name_or_token)
+        if provider is not None:
+            return await self._take_account_report(provider, webhook)
+        record = await self._find(name_or_token)
+        if record is None or record.message is None:
+            raise WebhookRejected("report has an unknown message token", status=404)
+        provider = self.providers[record.message.provider]
+        provider.check_report(webhook)
+        report = provider.parse_report(webhook)
+        return await self._keep(record, report) if report is not None else None
+
+    async def _take_account_report(self, provider: SmsProvider, webhook: RawWebhook) -> Verification | None:
+        is_signed = provider.check_report(webhook) is not None
+        report = provider.parse_report(webhook)
+        if report is None:
+            return None
+        token = provider.reference_of(webhook)
+        record = await self._find(token) if token else None
+        if record is None and is_signed:
+            record = await self._store.find_by_message_id(provider.name, report.message_id)
+        if record is None or record.message is None or record.message.provider != provider.name:
+            raise WebhookRejected("report is about no text message of ours", status=404)
+        return await self._keep(record, report)
+
+    async def _find(self, token: str) -> Verification | None:
+        for verification_id in self._links.read_message_token(token):
+            record = await self._store.find_by_id(verification_id)
+            if record is not None and record.message is not None:
+                return record
+        return None
+
+    async def _keep(self, record: Verification, report: MessageReport) -> Verification:
+        moved = await self._store.record_report(record.id, report) or record
+        if moved.message is not None and moved.message is not record.message:
+            details = {"provider": moved.message.provider, "cause": moved.message.cause or None}
+            log_verification(logging.INFO, f"text message {moved.message.state.value}", moved, details)
+        return moved
