@@ -94,7 +94,8 @@ class PhloClient:
         self.capabilities = Capabilities(
             languages=(config.language,),
             fetches_script=False,
-            reports_progress=config.reports_back,
+            # Even with its reports a PHLO is silent while the phone rings: silence never proves that none does.
+            reports_progress=False,
             can_be_asked=False,
             hangs_up=False,
             limits_call=False,

@@ -229,7 +229,7 @@ def test_nothing_is_claimed_that_a_phlo_cannot_do_or_is_not_told_to_report(repor
     assert client_of(answering(500), reports_back=reports_back).capabilities == Capabilities(
         languages=("en-US",),
         fetches_script=False,
-        reports_progress=reports_back,
+        reports_progress=False,  # nothing is told while the phone rings
         can_be_asked=False,
         hangs_up=False,
         detects_machines=False,
