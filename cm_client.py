@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
@@ -47,11 +47,9 @@ MAX_PROMPT_CHARACTERS = 750  # documented for the prompts of the app next to thi
 SHORTEST_RING_SECONDS = 10
 LONGEST_RING_SECONDS = 60
 
-CodeType = Literal["default", "tts", "custom"]
-Gender = Literal["female", "male"]
 # The SDK sends its enums as numbers, other integrations as these words; whether case matters was not found.
-_CODE_TYPES: dict[CodeType, str] = {"default": "Default", "tts": "TTS", "custom": "Custom"}
-_GENDERS: dict[Gender, str] = {"female": "Female", "male": "Male"}
+_CODE_TYPES = {"default": "Default", "tts": "TTS", "custom": "Custom"}
+_GENDERS = {"female": "Female", "male": "Male"}
 
 # Documented: the result codes. None is an ordinary end, which does not say what was heard: a voicemail's, too.
 _ANSWERED = "10"
@@ -89,16 +87,17 @@ _CALL_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 @dataclass(frozen=True, slots=True)
 class CmConfig:
     """`audio_directory`, relative to the account's files, holds recorded prompts: `<locale>/intro.wav`,
-    `code.wav`, `replay.wav` and `outro.wav`. `voice_volume` goes from -4 to 4."""
+    `code.wav`, `replay.wav` and `outro.wav`. `voice_gender` is female or male, `voice_volume` from -4 to 4,
+    `code_type` default (CM.com's recordings), tts, or custom (the account's own)."""
 
     product_token: str = field(repr=False)
     from_number: str = field(repr=False)
     api_url: str = "https://api.cm.com"
-    voice_gender: Gender = "female"
+    voice_gender: str = "female"
     voice_number: int = 1
     voice_volume: int = 0
     voice_premium: bool = False
-    code_type: CodeType = "tts"
+    code_type: str = "tts"
     auto_replay: bool = False
     audio_directory: str = ""
     languages: tuple[str, ...] = LANGUAGES

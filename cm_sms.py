@@ -67,11 +67,14 @@ REPORT_SCHEMA = {
 
 @dataclass(frozen=True, slots=True)
 class CmSmsConfig:
-    """`from_number` is a number in E.164, or a name of up to eleven letters and digits."""
+    """`from_number` is a number in E.164, or a name of up to eleven letters and digits.
+
+    `api_url` has the version in it: there is a second host, which does not go through Cloudflare.
+    """
 
     product_token: str = field(repr=False)
     from_number: str = field(repr=False)
-    api_url: str = "https://gw.messaging.cm.com"
+    api_url: str = "https://gw.messaging.cm.com/v1.0"
     request_deadline_seconds: float = 10
 
 
@@ -85,7 +88,7 @@ class CmSms:
         self.from_number = config.from_number
         self._config = config
         self._http = http
-        self._message_url = f"{config.api_url.rstrip('/')}/v1.0/message"
+        self._message_url = f"{config.api_url.rstrip('/')}/message"
         self._has_warned = False
 
     async def send_message(self, order: MessageOrder) -> str:
@@ -194,7 +197,7 @@ _ERRORS: dict[int, tuple[type[ProviderError], str]] = {
     103: (AccountRefused, _REFUSALS[401]),
     202: (CallRejected, "CM.com found the request malformed"),
     203: (CallRejected, "CM.com found the request malformed"),
-    301: (CallRejected, "CM.com refused the sender: check CM_SMS_FROM_NUMBER"),
+    301: (CallRejected, "CM.com refused the sender: check CM_SMS_SENDER"),
     302: (CallRejected, "CM.com refused the recipient's number"),
     303: (CallRejected, "CM.com refused the recipient's number"),
     304: (CallRejected, "CM.com refused the text"),

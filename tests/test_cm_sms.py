@@ -47,7 +47,7 @@ def payload(name: str) -> bytes:
 
 def client_of(vendor: Vendor) -> CmSms:
     http = httpx.AsyncClient(transport=httpx.MockTransport(vendor))
-    return CmSms(CmSmsConfig(TOKEN, SENDER, "https://gw.cm.test/"), http)
+    return CmSms(CmSmsConfig(TOKEN, SENDER, "https://gw.cm.test/v1.0/"), http)
 
 
 def answering(status: int, body: object = None) -> Vendor:
@@ -153,7 +153,7 @@ def failing(code: int, status: int = 400, message: dict[str, Any] | None = None)
         pytest.param(failing(101, 200), AccountRefused, "CM_PRODUCT_TOKEN", id="101 with 200"),
         pytest.param(failing(102), AccountRefused, "credit", id="102"),
         pytest.param(failing(202), CallRejected, "malformed", id="202"),
-        pytest.param(failing(301), CallRejected, "CM_SMS_FROM_NUMBER", id="301"),
+        pytest.param(failing(301), CallRejected, "CM_SMS_SENDER", id="301"),
         pytest.param(failing(304), CallRejected, "text", id="304"),
         pytest.param(failing(401), CallRejected, "spam filter", id="errorCode 401 is not HTTP 401"),
         pytest.param(failing(500, 500), ProviderUnavailable, "trouble", id="500"),
