@@ -30,13 +30,26 @@ def form_of(body: bytes, carrier: str) -> dict[str, str]:
 
 def json_of(body: bytes, carrier: str) -> Mapping[str, Any]:
     """The object of a JSON body. Raises: WebhookRejected for anything else, or an object that has a name twice."""
-    try:
-        document = json.loads(body, object_pairs_hook=_unique_names)
-    except (ValueError, RecursionError):  # also UnicodeDecodeError
-        raise WebhookRejected(f"{carrier} callback is not JSON", status=400) from None
+    document = _json(body, carrier)
     if not isinstance(document, dict):
         raise WebhookRejected(f"{carrier} callback is not a JSON object", status=400)
     return document
+
+
+def json_objects_of(body: bytes, carrier: str) -> list[Mapping[str, Any]]:
+    """The objects of a JSON body that is one, or a list of some. Raises: WebhookRejected, as `json_of`."""
+    document = _json(body, carrier)
+    objects = document if isinstance(document, list) else [document]
+    if not objects or not all(isinstance(item, dict) for item in objects):
+        raise WebhookRejected(f"{carrier} callback is no JSON object, nor a list of them", status=400)
+    return objects
+
+
+def _json(body: bytes, carrier: str) -> Any:
+    try:
+        return json.loads(body, object_pairs_hook=_unique_names)
+    except (ValueError, RecursionError):  # also UnicodeDecodeError
+        raise WebhookRejected(f"{carrier} callback is not JSON", status=400) from None
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
