@@ -8,7 +8,7 @@ import logging
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ from types import FrameType
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.routing import BaseRoute, Mount
@@ -29,15 +30,19 @@ import webhooks
 from abuse_guard import MONEY
 from call_flow import CallFlow
 from call_links import CallLinks
+from call_router import CallPolicy, CallRouter
 from call_script import ScriptWriter, load_spoken_texts
+from carrier_line import CarrierLine, LineLimits
+from carriers import open_carrier
 from clock import Clock
 from connection_limits import LimitedConnections, LimitedProtocol, ReceiveLimits, raise_descriptor_limit
+from dialer import Dialer
 from http_client import open_http_client
 from lean_route import MAX_BODY_BYTES, LeanApp
 from log_format import set_up_logging
 from ops import Readiness
-from otp_service import CallPolicy, OtpService
-from otp_store import MemoryOtpStore, StoreRules
+from otp_service import OtpService
+from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from protection import Protection, guard_policy, open_protection
 from sealing import Sealer
 from settings import BadSettings, MachineDetection, NoInput, ResendCode, Settings, is_tunnel, load_settings
@@ -46,8 +51,7 @@ from simulator.callbacks import DOCUMENT_SECONDS, CallbackSender
 from simulator.clock import SimulatorClock
 from simulator.phone import PhoneExchange
 from simulator.vobiz_api import Account, Carrier
-from vobiz_client import VobizClient, VobizConfig
-from voice_provider import Providers, SignaturePolicy
+from voice_provider import Providers, SignaturePolicy, VoiceProvider
 
 ROOT = Path(__file__).parent
 SIMULATOR_API_PATH = "/simulator/api/v1"
@@ -72,9 +76,10 @@ def create_app(
     clock = clock or Clock()
     http = http or open_http_client(settings.provider_deadline_seconds)
     carrier = _simulated_carrier(settings) if settings.uses_simulator else None
-    config = _simulator_config(settings, carrier.account) if carrier else _vobiz_config(settings)
+    carrier_settings = _simulated_settings(settings, carrier.account) if carrier else settings
+    clients = [open_carrier(name, carrier_settings, http) for name in settings.provider_names]
     protection = open_protection(settings, clock)
-    service, flow = _services(settings, clock, VobizClient(config, http, settings.provider_names[0]), protection)
+    service, flow = _services(settings, clock, clients, protection)
     readiness = Readiness()
     app = LeanApp(
         redirect_slashes=False,  # its redirects would be built from the Host header
@@ -107,31 +112,19 @@ def public_url(settings: Settings) -> str:
     return settings.public_url or own_url(settings)
 
 
-def _vobiz_config(settings: Settings) -> VobizConfig:
-    return VobizConfig(
-        auth_id=settings.vobiz_auth_id,
-        auth_token=settings.vobiz_auth_token.get_secret_value(),
-        from_number=settings.from_number,
-        api_url=settings.vobiz_api_url,
-        signature_policy=settings.webhook_signatures,
-        request_deadline_seconds=settings.provider_deadline_seconds,
-    )
-
-
-def _simulator_config(settings: Settings, account: Account) -> VobizConfig:
-    """The simulator speaks Vobiz's protocol on our own address."""
-    return VobizConfig(
-        auth_id=account.auth_id,
-        auth_token=account.auth_token,
-        from_number=account.from_number,
-        api_url=own_url(settings) + SIMULATOR_API_PATH,
-        signature_policy=settings.webhook_signatures,
-        request_deadline_seconds=settings.provider_deadline_seconds,
-    )
+def _simulated_settings(settings: Settings, account: Account) -> Settings:
+    """With the simulator's account and API, on our own address, in the place of a carrier's."""
+    update = {
+        "vobiz_auth_id": account.auth_id,
+        "vobiz_auth_token": SecretStr(account.auth_token),
+        "from_number": account.from_number,
+        "vobiz_api_url": own_url(settings) + SIMULATOR_API_PATH,
+    }
+    return settings.model_copy(update=update)
 
 
 def _services(
-    settings: Settings, clock: Clock, client: VobizClient, protection: Protection
+    settings: Settings, clock: Clock, clients: Sequence[VoiceProvider], protection: Protection
 ) -> tuple[OtpService, CallFlow]:
     sealer = Sealer(settings.otp_secrets or (secrets.token_urlsafe(32),))
     rules = StoreRules(
@@ -144,18 +137,38 @@ def _services(
     store = MemoryOtpStore(sealer, clock, rules)
     url = public_url(settings)
     links = CallLinks(sealer, url, settings.fallback_public_url or url)
+    writer = ScriptWriter(load_spoken_texts(ROOT / "spoken_texts"), settings.app_name, settings.default_language)
+    _check_default_language(settings, writer, clients)
     policy = CallPolicy(
         ring_timeout_seconds=settings.ring_timeout_seconds,
         time_limit_seconds=settings.call_time_limit_seconds,
         hang_up_on_machine=settings.machine_detection is MachineDetection.HANGUP,
+        deadline_seconds=settings.provider_deadline_seconds,
+        routes=setting_values.routes(settings.provider_routes),
     )
-    writer = ScriptWriter(load_spoken_texts(ROOT / "spoken_texts"), settings.app_name, settings.default_language)
-    languages = client.capabilities.languages
-    if writer.choose_language(settings.default_language, client.from_number, languages) is None:
-        raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken: use one of {', '.join(languages)}"])
-    providers = Providers({client.name: client})
-    service = OtpService(store, providers, writer, links, policy, protection, clock)
-    return service, CallFlow(store, providers, writer, links, protection, clock)
+    lines = [_line(settings, clock, client.name, store, protection) for client in clients]
+    router = CallRouter(list(zip(clients, lines, strict=True)), writer, policy)
+    dialer = Dialer(router, store, writer, links, policy, clock)
+    providers = Providers({client.name: client for client in clients})
+    flow = CallFlow(store, providers, writer, links, protection, clock)
+    return OtpService(store, router, dialer, protection, clock), flow
+
+
+def _line(settings: Settings, clock: Clock, name: str, store: OtpStore, protection: Protection) -> CarrierLine:
+    # A simulated account refuses what is too much by itself, as a real one does.
+    paced = not settings.uses_simulator or settings.simulate
+    calls_per_second = settings.of_carrier(name, "calls_per_second") if paced else 0
+    concurrent_calls = settings.of_carrier(name, "concurrent_calls") if paced else 0
+    return CarrierLine(name, LineLimits(calls_per_second, concurrent_calls), store, protection.store, clock)
+
+
+def _check_default_language(settings: Settings, writer: ScriptWriter, clients: Sequence[VoiceProvider]) -> None:
+    """Raises: BadSettings."""
+    for client in clients:
+        languages = client.capabilities.languages
+        if writer.choose_language(settings.default_language, client.from_number, languages) is None:
+            spoken = ", ".join(languages)
+            raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken by {client.name}: use one of {spoken}"])
 
 
 def _simulated_carrier(settings: Settings) -> Carrier:
@@ -214,6 +227,7 @@ def _lifespan(
         timekeeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await timekeeper
+        await service.close()
         if carrier is not None:
             await carrier.close()
         await http.aclose()
@@ -340,12 +354,19 @@ def banner(settings: Settings) -> str:
     return "\n".join(lines)
 
 
+def _lets_unsigned_in(settings: Settings) -> bool:
+    """Vobiz signs only what it is configured to sign; all other carriers' default is safe."""
+    policy = settings.webhook_signatures
+    is_default = policy is None and "vobiz" in settings.provider_names
+    return is_default or policy is SignaturePolicy.WHEN_PRESENT
+
+
 def _risks(settings: Settings) -> list[str]:
     risks = []
     if settings.is_open:
         what = "simulated calls" if settings.uses_simulator else "calls"
         risks.append(f"no API_KEYS are set: anyone who reaches this port can place {what}")
-    if not settings.uses_simulator and settings.webhook_signatures is SignaturePolicy.WHEN_PRESENT:
+    if not settings.uses_simulator and _lets_unsigned_in(settings):
         risks.append("callbacks without signature are let in by their call token (WEBHOOK_SIGNATURES)")
     if not settings.uses_simulator and settings.allowed_regions == setting_values.EVERYWHERE:
         risks.append("every region may be called (ALLOWED_REGIONS)")
