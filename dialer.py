@@ -129,8 +129,9 @@ class Dialer:
         except (ProviderError, TimeoutError) as error:
             trouble = error if isinstance(error, ProviderError) else CallOutcomeUnknown("no answer in time")
             line.note_failure(trouble)
-            what = "confirmed" if isinstance(trouble, CallOutcomeUnknown) else "placed"
-            log_call(logging.WARNING, f"call not {what}: {trouble}", record, call)
+            is_unknown = isinstance(trouble, CallOutcomeUnknown)
+            text = f"call not confirmed: {trouble}" if is_unknown else f"call not placed: {trouble}"
+            log_call(logging.WARNING, text, record, call)
             raise trouble from None
         except BaseException:
             line.breaker.abandon()

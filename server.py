@@ -8,7 +8,7 @@ import logging
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
@@ -46,15 +46,14 @@ from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from protection import Protection, guard_policy, open_protection
 from sealing import Sealer
 from settings import BadSettings, MachineDetection, NoInput, ResendCode, Settings, is_tunnel, load_settings
-from simulator import phone, vobiz_api
-from simulator.callbacks import DOCUMENT_SECONDS, CallbackSender
+from simulator import phone
 from simulator.clock import SimulatorClock
 from simulator.phone import PhoneExchange
-from simulator.vobiz_api import Account, Carrier
+from simulator.simulated_carriers import Network, SimulatedCarrier, simulate
+from simulator.vobiz_call import DOCUMENT_SECONDS
 from voice_provider import Providers, SignaturePolicy, VoiceProvider
 
 ROOT = Path(__file__).parent
-SIMULATOR_API_PATH = "/simulator/api/v1"
 QUIET_PATHS = ("/simulator/", "/web/", "/phone")  # the simulated network and its page log for themselves, or not
 DRAIN_SECONDS = 20
 BACKLOG = 2048
@@ -75,8 +74,8 @@ def create_app(
     settings = settings or load_settings()
     clock = clock or Clock()
     http = http or open_http_client(settings.provider_deadline_seconds)
-    carrier = _simulated_carrier(settings) if settings.uses_simulator else None
-    carrier_settings = _simulated_settings(settings, carrier.account) if carrier else settings
+    simulated = _simulated_carriers(settings) if settings.uses_simulator else {}
+    carrier_settings = _simulated_settings(settings, simulated) if simulated else settings
     clients = [open_carrier(name, carrier_settings, http) for name in settings.provider_names]
     protection = open_protection(settings, clock)
     service, flow = _services(settings, clock, clients, protection)
@@ -90,14 +89,16 @@ def create_app(
         openapi_url="/openapi.json" if settings.serves_api_docs else None,
         docs_url=None,  # FastAPI's own pages load scripts from a foreign host: /docs is a page of ours
         redoc_url=None,
-        routes=_routes(settings, clock, service, flow, protection, readiness, carrier),
+        routes=_routes(settings, clock, service, flow, protection, readiness, simulated),
         quiet_paths=QUIET_PATHS,
-        lifespan=_lifespan(service, readiness, carrier, http),
+        lifespan=_lifespan(service, readiness, simulated, http),
         # Spans and error records would hold paths and messages, and with them numbers and call tokens.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
-    app.state.service, app.state.readiness, app.state.carrier = service, readiness, carrier
+    app.state.service, app.state.readiness = service, readiness
+    app.state.carriers = {name: one.carrier for name, one in simulated.items()}
+    app.state.carrier = next(iter(app.state.carriers.values()), None)
     return app
 
 
@@ -112,14 +113,13 @@ def public_url(settings: Settings) -> str:
     return settings.public_url or own_url(settings)
 
 
-def _simulated_settings(settings: Settings, account: Account) -> Settings:
-    """With the simulator's account and API, on our own address, in the place of a carrier's."""
-    update = {
-        "vobiz_auth_id": account.auth_id,
-        "vobiz_auth_token": SecretStr(account.auth_token),
-        "from_number": account.from_number,
-        "vobiz_api_url": own_url(settings) + SIMULATOR_API_PATH,
-    }
+def _simulated_settings(settings: Settings, simulated: Mapping[str, SimulatedCarrier]) -> Settings:
+    """With simulated accounts and APIs, on our own address, in the place of the carriers'."""
+    update: dict[str, object] = {"from_number": settings.caller_id}
+    for one in simulated.values():
+        for name, value in one.settings.items():
+            is_secret = isinstance(getattr(settings, name), SecretStr)
+            update[name] = SecretStr(value) if is_secret else value
     return settings.model_copy(update=update)
 
 
@@ -171,19 +171,20 @@ def _check_default_language(settings: Settings, writer: ScriptWriter, clients: S
             raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken by {client.name}: use one of {spoken}"])
 
 
-def _simulated_carrier(settings: Settings) -> Carrier:
-    account = vobiz_api.new_account(
-        settings.caller_id, settings.simulator_calls_per_second, settings.simulator_concurrent_calls
-    )
+def _simulated_carriers(settings: Settings) -> dict[str, SimulatedCarrier]:
     clock = SimulatorClock(settings.simulator_speed)
-    signing_token = account.auth_token if settings.simulator_signatures else None
-    return Carrier(
-        account,
-        CallbackSender(open_http_client(DOCUMENT_SECONDS), clock, signing_token),
-        clock,
-        PhoneExchange(clock),
+    network = Network(
+        clock=clock,
+        phones=PhoneExchange(clock),
+        from_number=settings.caller_id,
+        open_http=lambda: open_http_client(DOCUMENT_SECONDS),
+        calls_per_second=settings.simulator_calls_per_second,
+        concurrent_calls=settings.simulator_concurrent_calls,
+        has_signatures=settings.simulator_signatures,
         no_input_posts=settings.simulator_no_input is NoInput.POST,
     )
+    names = dict.fromkeys((*settings.provider_names, *settings.sms_provider_names))
+    return simulate(list(names), own_url(settings), network)
 
 
 def _routes(
@@ -193,7 +194,7 @@ def _routes(
     flow: CallFlow,
     protection: Protection,
     readiness: Readiness,
-    carrier: Carrier | None,
+    simulated: Mapping[str, SimulatedCarrier],
 ) -> list[BaseRoute]:
     routes = [
         *app_api.routes(service, protection, settings),
@@ -203,16 +204,17 @@ def _routes(
     if settings.operator_keys.get_secret_value() or (settings.is_open and settings.uses_simulator):
         routes += ops.block_routes(protection, clock)
     shown = {"/docs": "docs.html"} if settings.serves_api_docs else {}
-    if carrier is not None:
-        shown["/phone"] = "phone.html"
+    for one in simulated.values():
         limit = Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
-        api = Mount(SIMULATOR_API_PATH, routes=vobiz_api.routes(carrier), middleware=[limit])
-        routes += [api, *phone.routes(carrier.phones)]
+        routes.append(Mount(one.path, routes=one.routes, middleware=[limit]))
+    if simulated:
+        shown["/phone"] = "phone.html"
+        routes += phone.routes(next(iter(simulated.values())).carrier.phones)
     return [*routes, *pages.routes(shown)]
 
 
 def _lifespan(
-    service: OtpService, readiness: Readiness, carrier: Carrier | None, http: httpx.AsyncClient
+    service: OtpService, readiness: Readiness, simulated: Mapping[str, SimulatedCarrier], http: httpx.AsyncClient
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -228,8 +230,8 @@ def _lifespan(
         with contextlib.suppress(asyncio.CancelledError):
             await timekeeper
         await service.close()
-        if carrier is not None:
-            await carrier.close()
+        for one in simulated.values():
+            await one.carrier.close()
         await http.aclose()
 
     return lifespan

@@ -143,6 +143,10 @@ class RunningService:
     def carrier(self) -> Any:
         return self.app.state.carrier
 
+    def provider(self, name: str | None = None) -> Any:
+        """The client of a carrier, by default of the first one."""
+        return self.app.state.service._router.provider(name or self.settings.provider_names[0])
+
     async def send(self, phone: str, **fields: Any) -> httpx.Response:
         keep_secret(phone)
         if "code" in fields:
