@@ -655,3 +655,8 @@ def test_secrets_do_not_show_in_representations() -> None:
 def test_nothing_is_rendered() -> None:
     assert checking().render((), ORDER.urls) == b""
     assert not checking().capabilities.fetches_script
+
+
+def test_every_language_is_on_the_carriers_page() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "voipbin.md").read_text()
+    assert all(tag in page for tag in VoipbinClient.capabilities.languages)
