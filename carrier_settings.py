@@ -59,6 +59,7 @@ class CarrierSettings(BaseSettings):
     phlo_from_number: str = ""
     phlo_calls_per_second: int = Field(1, ge=0, le=1000)
     phlo_concurrent_calls: int = Field(0, ge=0)
+    phlo_language: str = "en-US"
     phlo_reports_back: bool = False
 
     cm_product_token: SecretStr = SecretStr("")

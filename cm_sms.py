@@ -133,9 +133,9 @@ class CmSms:
             )
         return {}
 
-    def check_report(self, webhook: RawWebhook) -> str | None:
-        """None: reports are not signed (seen); the reference in them is the message token."""
-        return None
+    def check_report(self, webhook: RawWebhook) -> bool:
+        """False: reports are not signed (seen); the reference in them is the message token."""
+        return False
 
     def parse_report(self, webhook: RawWebhook) -> MessageReport:
         """Translate a status report, as documented or as a customer edited it: fields are known by their names.

@@ -125,7 +125,7 @@ def _simulated_settings(settings: Settings, simulated: Mapping[str, SimulatedCar
     for one in simulated.values():
         for name, value in one.settings.items():
             is_secret = isinstance(getattr(settings, name), SecretStr)
-            update[name] = SecretStr(value) if is_secret else value
+            update[name] = SecretStr(str(value)) if is_secret else value
     return settings.model_copy(update=update)
 
 

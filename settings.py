@@ -191,7 +191,7 @@ class Settings(CarrierSettings):
             raise ValueError("may hold letters, digits, spaces and . , ' & ! - only: it is spoken")
         return value
 
-    @field_validator("default_language")
+    @field_validator("default_language", "phlo_language")
     @classmethod
     def _language_tag(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", value):

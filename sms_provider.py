@@ -55,8 +55,8 @@ class SmsProvider(Protocol):
         """Ask the carrier to send a message, once; its message id. Raises: ProviderError."""
         ...
 
-    def check_report(self, webhook: RawWebhook) -> str | None:
-        """Check the signature of a report; its nonce, or None where the carrier signs nothing.
+    def check_report(self, webhook: RawWebhook) -> bool:
+        """Check the signature of a report; False where the carrier signs nothing.
 
         Raises: WebhookRejected.
         """

@@ -123,7 +123,7 @@ class TextMessages:
         return await self._keep(record, report) if report is not None else None
 
     async def _take_account_report(self, provider: SmsProvider, webhook: RawWebhook) -> Verification | None:
-        is_signed = provider.check_report(webhook) is not None
+        is_signed = provider.check_report(webhook)
         report = provider.parse_report(webhook)
         if report is None:
             return None

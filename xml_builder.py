@@ -52,20 +52,20 @@ def _step(step: Step, dialect: Dialect, urls: CallUrls) -> str:
             }
             return _element(dialect.menu, attributes, "".join(_plain_step(part, dialect) for part in prompt))
         case Continue():
-            return _element("Redirect", {"method": "POST"}, _text(urls.choice))
+            return _element("Redirect", {"method": "POST"}, escaped(urls.choice))
         case Replay():
-            return _element("Redirect", {"method": "POST"}, _text(urls.answer))
+            return _element("Redirect", {"method": "POST"}, escaped(urls.answer))
 
 
 @lru_cache(maxsize=4096)  # greetings and digits repeat from call to call
 def _plain_step(step: Speak | Pause | PlayAudio | Hangup, dialect: Dialect) -> str:
     match step:
         case Speak(text, language):
-            return _element("Speak", {**dict(dialect.speak_attributes), "language": language}, _text(text))
+            return _element("Speak", {**dict(dialect.speak_attributes), "language": language}, escaped(text))
         case Pause(seconds):
             return _element(dialect.pause, {"length": str(seconds)})
         case PlayAudio(url):
-            return _element("Play", {}, _text(url))
+            return _element("Play", {}, escaped(url))
         case Hangup():
             return _element("Hangup", {})
 
@@ -75,7 +75,8 @@ def _element(name: str, attributes: Mapping[str, str], content: str = "") -> str
     return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text for an XML document, without what XML cannot hold."""
     return escape(_xml_safe(text))
 
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import httpx
 from starlette.routing import BaseRoute
 
-from simulator import vobiz_api
+from simulator import cm_account, cm_api, phlo_api, vobiz_api, voipbin_api
 from simulator.clock import SimulatorClock
 from simulator.network import Carrier
 from simulator.phone import PhoneExchange
 from simulator.vobiz_call import callback_sender
+from simulator.voipbin_events import EventSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class SimulatedCarrier(NamedTuple):
     carrier: Carrier[Any]
     path: str
     routes: Sequence[BaseRoute]
-    settings: Mapping[str, str]
+    settings: Mapping[str, str | bool]
 
 
 def simulate(names: Sequence[str], base_url: str, network: Network) -> dict[str, SimulatedCarrier]:
@@ -62,7 +63,61 @@ def _vobiz(base_url: str, network: Network, is_first: bool) -> SimulatedCarrier:
     return SimulatedCarrier(carrier, path, vobiz_api.routes(carrier), settings)
 
 
+def _phlo(base_url: str, network: Network, is_first: bool) -> SimulatedCarrier:
+    path = "/simulator/phlo/v1"
+    account = phlo_api.new_account(network.from_number, network.calls_per_second, network.concurrent_calls)
+    carrier = phlo_api.PhloCarrier(account, network.open_http(), network.clock, network.phones, is_first=is_first)
+    settings: dict[str, str | bool] = {
+        "plivo_auth_id": account.auth_id,
+        "plivo_auth_token": account.auth_token,
+        "plivo_phlo_id": account.phlo_id,
+        "plivo_phlo_url": base_url + path,
+        "phlo_reports_back": True,
+    }
+    return SimulatedCarrier(carrier, path, phlo_api.routes(carrier), settings)
+
+
+def _cm(base_url: str, network: Network, is_first: bool) -> SimulatedCarrier:
+    path = "/simulator/cm"
+    account = cm_account.new_account(network.from_number, network.calls_per_second, network.concurrent_calls)
+    carrier = cm_api.CmCarrier(
+        account,
+        network.open_http(),
+        network.clock,
+        network.phones,
+        report_url=f"{base_url}/message/cm",
+        is_first=is_first,
+    )
+    settings = {
+        "cm_product_token": account.product_token,
+        "cm_api_url": base_url + path,
+        "cm_sms_url": base_url + path + cm_api.GATEWAY_PATH,
+    }
+    return SimulatedCarrier(carrier, path, cm_api.routes(carrier), settings)
+
+
+def _voipbin(base_url: str, network: Network, is_first: bool) -> SimulatedCarrier:
+    path = "/simulator/voipbin/v1.0"
+    account = voipbin_api.new_account(
+        network.from_number,
+        f"{base_url}/events/voipbin",
+        calls_per_second=network.calls_per_second,
+        concurrent_calls=network.concurrent_calls,
+    )
+    sender = EventSender(network.open_http(), network.clock, account.webhook_secret)
+    carrier = voipbin_api.VoipbinCarrier(account, sender, network.clock, network.phones, is_first=is_first)
+    settings = {
+        "voipbin_access_key": account.access_key,
+        "voipbin_webhook_secret": account.webhook_secret,
+        "voipbin_api_url": base_url + path,
+    }
+    return SimulatedCarrier(carrier, path, voipbin_api.routes(carrier), settings)
+
+
 _MAKERS: Mapping[str, Callable[[str, Network, bool], SimulatedCarrier]] = {
     "simulator": _vobiz,
     "vobiz": _vobiz,
+    "phlo": _phlo,
+    "cm": _cm,
+    "voipbin": _voipbin,
 }
