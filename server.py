@@ -42,10 +42,10 @@ from protection import Protection, guard_policy, open_protection
 from sealing import Sealer
 from settings import BadSettings, MachineDetection, NoInput, ResendCode, Settings, is_tunnel, load_settings
 from simulator import phone, vobiz_api
-from simulator.callbacks import DOCUMENT_SECONDS, CallbackSender
 from simulator.clock import SimulatorClock
 from simulator.phone import PhoneExchange
-from simulator.vobiz_api import Account, Carrier
+from simulator.vobiz_api import Account, VobizCarrier
+from simulator.vobiz_call import DOCUMENT_SECONDS, callback_sender
 from vobiz_client import VobizClient, VobizConfig
 from voice_provider import Providers, SignaturePolicy
 
@@ -158,15 +158,15 @@ def _services(
     return service, CallFlow(store, providers, writer, links, protection, clock)
 
 
-def _simulated_carrier(settings: Settings) -> Carrier:
+def _simulated_carrier(settings: Settings) -> VobizCarrier:
     account = vobiz_api.new_account(
         settings.caller_id, settings.simulator_calls_per_second, settings.simulator_concurrent_calls
     )
     clock = SimulatorClock(settings.simulator_speed)
     signing_token = account.auth_token if settings.simulator_signatures else None
-    return Carrier(
+    return VobizCarrier(
         account,
-        CallbackSender(open_http_client(DOCUMENT_SECONDS), clock, signing_token),
+        callback_sender(open_http_client(DOCUMENT_SECONDS), clock, signing_token),
         clock,
         PhoneExchange(clock),
         no_input_posts=settings.simulator_no_input is NoInput.POST,
@@ -180,7 +180,7 @@ def _routes(
     flow: CallFlow,
     protection: Protection,
     readiness: Readiness,
-    carrier: Carrier | None,
+    carrier: VobizCarrier | None,
 ) -> list[BaseRoute]:
     routes = [
         *app_api.routes(service, protection, settings),
@@ -199,7 +199,7 @@ def _routes(
 
 
 def _lifespan(
-    service: OtpService, readiness: Readiness, carrier: Carrier | None, http: httpx.AsyncClient
+    service: OtpService, readiness: Readiness, carrier: VobizCarrier | None, http: httpx.AsyncClient
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -15,25 +15,23 @@ from bench.sample_data import phone_number, seeded
 from bench.servers import AUTH_ID, AUTH_TOKEN, FROM_NUMBER
 from http_client import open_http_client
 from simulator import vobiz_api
-from simulator.call import CallRequest, SimulatedCall
-from simulator.callbacks import CallbackSender
 from simulator.callees import SCRIPTED_CALLEES, ScriptedCallee
 from simulator.clock import SimulatorClock
 from simulator.phone import PhoneExchange
-from simulator.vobiz_api import Account, Carrier
+from simulator.vobiz_api import Account, VobizCarrier
+from simulator.vobiz_call import VobizCall, callback_sender
 
 REPLAY_SHARE = 0.2
 
 
-class CountingCarrier(Carrier):
+class CountingCarrier(VobizCarrier):
     """Knows how many calls it had at the same time, at the most."""
 
     peak = 0
 
-    def start(self, request: CallRequest) -> SimulatedCall:
-        call = super().start(request)
+    def start(self, call: VobizCall) -> None:
+        super().start(call)
         self.peak = max(self.peak, len(self.calls))
-        return call
 
 
 def callees(count: int) -> dict[str, ScriptedCallee]:
@@ -52,7 +50,7 @@ def callees(count: int) -> dict[str, ScriptedCallee]:
 def create_app(speed: float) -> Starlette:
     clock = SimulatorClock(speed)
     account = Account(AUTH_ID, AUTH_TOKEN, FROM_NUMBER)
-    callbacks = CallbackSender(open_http_client(30), clock, AUTH_TOKEN)
+    callbacks = callback_sender(open_http_client(30), clock, AUTH_TOKEN)
     carrier = CountingCarrier(account, callbacks, clock, PhoneExchange(clock))
 
     async def ready(_: Request) -> Response:

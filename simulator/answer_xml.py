@@ -1,11 +1,13 @@
-"""Vobiz's answer documents, read strictly: an unknown element or attribute fails the call, with a reason.
+"""Answer documents, read strictly: an unknown element or attribute fails the call, with a reason.
 
-Documented on https://docs.vobiz.ai/xml (speak, play, wait, gather, redirect, hangup).
+`SHARED_ELEMENTS` are those that Vobiz and Plivo document alike, on https://docs.vobiz.ai/xml (speak, play, wait,
+redirect, hangup) and https://www.plivo.com/docs/voice/xml/overview; a carrier adds its own or replaces some.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from xml.etree import ElementTree
 
 MAX_DOCUMENT_BYTES = 100 * 1024
@@ -30,70 +32,73 @@ class Element:
     children: tuple["Element", ...] = ()
 
 
+Document = tuple[Element, ...]
 Check = Callable[[str], bool]
 
 
-def _one_of(*values: str) -> Check:
+class Content(Enum):
+    """What an element may hold beside its children."""
+
+    NOTHING = auto()
+    URL = auto()
+    SPEECH = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ElementRules:
+    """What an element may have: checks by attribute, names of children."""
+
+    attributes: Mapping[str, Check] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    children: frozenset[str] = frozenset()
+    content: Content = Content.NOTHING
+
+
+Dialect = Mapping[str, ElementRules]
+"""The elements that a carrier knows, `Response` among them."""
+
+
+def one_of(*values: str) -> Check:
     return lambda value: value in values
 
 
-def _whole_number(lowest: int, highest: int = 10**9) -> Check:
+def whole_number(lowest: int, highest: int = 10**9) -> Check:
     return lambda value: re.fullmatch("[0-9]{1,9}", value) is not None and lowest <= int(value) <= highest
 
 
-def _voice(value: str) -> bool:
+def is_voice(value: str) -> bool:
     return value in ("WOMAN", "MAN") or re.fullmatch(r"Polly\.[A-Za-z]+", value) is not None
 
 
-def _url(value: str) -> bool:
+def is_url(value: str) -> bool:
     return re.fullmatch(r"https?://[^\s<>]+", value) is not None
 
 
-def _seconds_or_auto(value: str) -> bool:
-    return value == "auto" or _whole_number(2, 10)(value)
+def is_seconds_or_auto(value: str) -> bool:
+    return value == "auto" or whole_number(2, 10)(value)
 
 
-def _anything(_: str) -> bool:
+def is_anything(_: str) -> bool:
     return True
 
 
-_BOOLEAN = _one_of("true", "false")
-_METHOD = _one_of("GET", "POST")
-
-_ATTRIBUTES: dict[str, dict[str, Check]] = {
-    "Response": {},
-    "Speak": {"voice": _voice, "language": SPEAK_LANGUAGES.__contains__, "loop": _whole_number(0)},
-    "Play": {"loop": _whole_number(0)},
-    "Wait": {"length": _whole_number(1), "silence": _BOOLEAN, "minSilence": _whole_number(1), "beep": _BOOLEAN},
-    "Gather": {
-        "action": _url,
-        "method": _METHOD,
-        "inputType": _one_of("dtmf", "speech", "dtmf speech"),
-        "executionTimeout": _whole_number(5, 60),
-        "digitEndTimeout": _seconds_or_auto,
-        "speechEndTimeout": _seconds_or_auto,
-        "finishOnKey": lambda value: re.fullmatch(r"[0-9*#]?|none", value) is not None,
-        "numDigits": _whole_number(1, 32),
-        "speechModel": _one_of("default", "command_and_search", "phone_call"),
-        "hints": _anything,
-        "language": _anything,
-        "interimSpeechResultsCallback": _url,
-        "interimSpeechResultsCallbackMethod": _METHOD,
-        "log": _BOOLEAN,
-        "redirect": _BOOLEAN,
-        "profanityFilter": _BOOLEAN,
-    },
-    "Redirect": {"method": _METHOD},
-    "Hangup": {"reason": _one_of("rejected", "busy"), "schedule": _whole_number(1)},
+BOOLEAN = one_of("true", "false")
+METHOD = one_of("GET", "POST")
+SHARED_ELEMENTS: Dialect = {
+    "Speak": ElementRules(
+        {"voice": is_voice, "language": SPEAK_LANGUAGES.__contains__, "loop": whole_number(0)},
+        content=Content.SPEECH,
+    ),
+    "Play": ElementRules({"loop": whole_number(0)}, content=Content.URL),
+    "Wait": ElementRules(
+        {"length": whole_number(1), "silence": BOOLEAN, "minSilence": whole_number(1), "beep": BOOLEAN}
+    ),
+    "Redirect": ElementRules({"method": METHOD}, content=Content.URL),
+    "Hangup": ElementRules({"reason": one_of("rejected", "busy"), "schedule": whole_number(1)}),
 }
-_CHILDREN = {
-    "Response": frozenset({"Speak", "Play", "Wait", "Gather", "Redirect", "Hangup"}),
-    "Gather": frozenset({"Speak", "Play"}),
-}
-_REQUIRED = {"Gather": ("action",)}
 
 
-def read(body: bytes) -> tuple[Element, ...]:
+def read(body: bytes, dialect: Dialect) -> Document:
     """The elements of a document, in order. Raises: BadXml."""
     if len(body) > MAX_DOCUMENT_BYTES:
         raise BadXml("the document is larger than 100 KB")
@@ -105,49 +110,54 @@ def read(body: bytes) -> tuple[Element, ...]:
         raise BadXml(f"the document is not well-formed: {error}") from None
     if root.tag != "Response":
         raise BadXml(f"the root element is {root.tag}, not Response")
-    return _read_element(root).children
+    return _read_element(root, dialect).children
 
 
-def _read_element(node: ElementTree.Element) -> Element:
-    known = _ATTRIBUTES.get(node.tag)
-    if known is None:
+def _read_element(node: ElementTree.Element, dialect: Dialect) -> Element:
+    rules = dialect.get(node.tag)
+    if rules is None:
         raise BadXml(f"unknown element {node.tag}")
+    _check_attributes(node, rules)
+    if rules.content is Content.SPEECH:
+        return Element(node.tag, node.attrib, _spoken_text(node))
+    children = tuple(_read_child(node, child, dialect) for child in node)
+    text = (node.text or "").strip()
+    _check_text(node.tag, text, rules)
+    return Element(node.tag, node.attrib, text, children)
+
+
+def _check_attributes(node: ElementTree.Element, rules: ElementRules) -> None:
     for name, value in node.attrib.items():
-        if name not in known:
+        if name not in rules.attributes:
             raise BadXml(f"unknown attribute {name} of {node.tag}")
-        if not known[name](value):
+        if not rules.attributes[name](value):
             raise BadXml(f"bad value of attribute {name} of {node.tag}")
-    for name in _REQUIRED.get(node.tag, ()):
+    for name in rules.required:
         if name not in node.attrib:
             raise BadXml(f"{node.tag} has no {name}")
-    if node.tag == "Speak":
-        return Element("Speak", node.attrib, _spoken_text(node))
-    children = tuple(_read_child(node, child) for child in node)
-    return _checked_content(Element(node.tag, node.attrib, (node.text or "").strip(), children))
 
 
-def _read_child(node: ElementTree.Element, child: ElementTree.Element) -> Element:
+def _read_child(node: ElementTree.Element, child: ElementTree.Element, dialect: Dialect) -> Element:
     if (child.tail or "").strip():
         raise BadXml(f"stray text in {node.tag}")
-    if child.tag in _ATTRIBUTES and child.tag not in _CHILDREN.get(node.tag, frozenset()):
+    if child.tag in dialect and child.tag not in dialect[node.tag].children:
         raise BadXml(f"{child.tag} is not allowed in {node.tag}")
-    return _read_element(child)
+    return _read_element(child, dialect)
 
 
-def _checked_content(element: Element) -> Element:
-    takes_url = element.name in ("Play", "Redirect")
-    if takes_url and not _url(element.text):
-        raise BadXml(f"{element.name} needs an absolute URL")
-    if element.text and not takes_url:
-        raise BadXml(f"{element.name} takes no text")
-    return element
+def _check_text(name: str, text: str, rules: ElementRules) -> None:
+    takes_url = rules.content is Content.URL
+    if takes_url and not is_url(text):
+        raise BadXml(f"{name} needs an absolute URL")
+    if text and not takes_url:
+        raise BadXml(f"{name} takes no text")
 
 
 def _spoken_text(node: ElementTree.Element) -> str:
     for child in node.iter():
         if child is not node and child.tag not in _SSML_TAGS:
-            raise BadXml(f"{child.tag} is not allowed in Speak")
+            raise BadXml(f"{child.tag} is not allowed in {node.tag}")
     text = " ".join("".join(node.itertext()).split())
     if not text:
-        raise BadXml("Speak has nothing to say")
+        raise BadXml(f"{node.tag} has nothing to say")
     return text

@@ -1,101 +1,146 @@
-"""Callbacks of the simulated carrier: form posts with every documented field, signed, repeated, time-limited."""
+"""Requests of a simulated carrier to its customer: signed, limited in time, tried again."""
 
 import asyncio
-import base64
-import hmac
 import logging
-import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from hashlib import sha256
-from urllib.parse import urlencode, urlsplit
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlencode
 
 import httpx
 
-from simulator import answer_xml
-from simulator.answer_xml import BadXml, Element
+from simulator.answer_xml import BadXml, Document
 from simulator.clock import SimulatorClock
 
 logger = logging.getLogger(__name__)
 
-TRIES = 3
-BACK_OFF_SECONDS = (1.0, 2.0)
-DOCUMENT_SECONDS = 10.0  # documented: "within 10 s" (applications)
-NOTICE_SECONDS = 3.0  # documented: 200 within 3 s
 XML_TYPES = ("application/xml", "text/xml")
 
 
 class Unreachable(Exception):
-    """No 2xx answer of the right type in time, in three tries; the message says what came instead."""
+    """No 2xx answer of the right type in time, in any try; the message says what came instead."""
+
+
+class Purpose(StrEnum):
+    """What a callback is for: to learn what to do next, or to report an event."""
+
+    DOCUMENT = "document"
+    NOTICE = "notice"
+
+
+class Failure(StrEnum):
+    """What can become of a try."""
+
+    CONNECT = "connect"
+    TIMEOUT = "timeout"
+    BROKEN = "broken"
+    REDIRECTED = "3xx"
+    CLIENT_ERROR = "4xx"
+    SERVER_ERROR = "5xx"
+
+
+_BY_STATUS_CLASS = {3: Failure.REDIRECTED, 4: Failure.CLIENT_ERROR, 5: Failure.SERVER_ERROR}
+_BY_ERROR: tuple[tuple[type[Exception], Failure], ...] = (
+    (httpx.ConnectError, Failure.CONNECT),
+    (httpx.ConnectTimeout, Failure.CONNECT),
+    (httpx.TimeoutException, Failure.TIMEOUT),
+    (TimeoutError, Failure.TIMEOUT),
+)
+
+
+class TryFailed(Exception):
+    """One try of several brought no 2xx answer."""
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """How long each try may take, the pauses before further tries, and the failures that deserve one."""
+
+    seconds: float
+    pauses_seconds: tuple[float, ...] = ()
+    repeat_on: frozenset[Failure] = frozenset(Failure)
+
+
+async def deliver(
+    send: Callable[[], Awaitable[httpx.Response]], tries: Tries, clock: SimulatorClock
+) -> httpx.Response:
+    """The first 2xx answer to a request that is sent until one comes. Raises: Unreachable."""
+    made = 0
+    while True:
+        made += 1
+        try:
+            return await _try(send, tries.seconds)
+        except TryFailed as error:
+            if made > len(tries.pauses_seconds) or error.failure not in tries.repeat_on:
+                raise Unreachable(f"{error} in {made} {'try' if made == 1 else 'tries'}") from None
+        await clock.sleep(tries.pauses_seconds[made - 1])
+
+
+async def _try(send: Callable[[], Awaitable[httpx.Response]], seconds: float) -> httpx.Response:
+    try:
+        async with asyncio.timeout(seconds):
+            response = await send()
+    except (httpx.HTTPError, TimeoutError) as error:
+        failure = next((failure for kind, failure in _BY_ERROR if isinstance(error, kind)), Failure.BROKEN)
+        raise TryFailed(failure, type(error).__name__) from None
+    if response.is_success:
+        return response
+    failure = _BY_STATUS_CLASS.get(response.status_code // 100, Failure.BROKEN)
+    raise TryFailed(failure, f"HTTP {response.status_code}")
+
+
+Signer = Callable[[str, str, Mapping[str, str]], dict[str, str]]
+"""Method, URL and fields of a callback to the headers that prove its sender."""
+
+
+def unsigned(_method: str, _url: str, _fields: Mapping[str, str]) -> dict[str, str]:
+    """The signer of a carrier, or an account, that signs nothing."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackRules:
+    """How a carrier makes its callbacks, tries them (a URL may have a say), and reads the documents it gets."""
+
+    user_agent: str
+    read: Callable[[bytes], Document]
+    tries: Callable[[str, Purpose], Tries]
+    sign: Signer = unsigned
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackSender:
-    """Posts to the customer's URLs, signed with `auth_token` (V3 and V2, as documented) unless that is None."""
+    """Posts forms to the customer's URLs and reads the documents that it gets for them."""
 
     http: httpx.AsyncClient
     clock: SimulatorClock
-    auth_token: str | None = field(repr=False)
+    rules: CallbackRules
 
-    async def fetch_document(
-        self, url: str, fields: Mapping[str, str], method: str = "POST"
-    ) -> tuple[Element, ...]:
+    async def fetch_document(self, url: str, fields: Mapping[str, str], method: str = "POST") -> Document:
         """The document that a URL answers with. Raises: Unreachable, BadXml."""
-        response = await self._try_repeatedly(url, fields, method, DOCUMENT_SECONDS)
+        response = await self._deliver(url, fields, method, Purpose.DOCUMENT)
         content_type = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if content_type not in XML_TYPES:
             raise BadXml(f"the answer has the type {content_type or 'none'}, not {' or '.join(XML_TYPES)}")
-        return answer_xml.read(response.content)
+        return self.rules.read(response.content)
 
     async def notify(self, url: str, fields: Mapping[str, str], method: str = "POST") -> None:
         """Report an event; the answer's body is ignored. A customer who cannot be reached is given up."""
         try:
-            await self._try_repeatedly(url, fields, method, NOTICE_SECONDS)
+            await self._deliver(url, fields, method, Purpose.NOTICE)
         except Unreachable as error:
             logger.warning("simulated carrier: %s callback was not taken: %s", fields.get("Event"), error)
 
-    async def _try_repeatedly(
-        self, url: str, fields: Mapping[str, str], method: str, seconds: float
-    ) -> httpx.Response:
-        problem = ""
-        for number in range(TRIES):
-            if number:
-                await self.clock.sleep(BACK_OFF_SECONDS[number - 1])
-            try:
-                async with asyncio.timeout(seconds):
-                    response = await self._post(url, fields, method)
-            except (httpx.HTTPError, TimeoutError) as error:
-                problem = type(error).__name__
-                continue
-            if response.is_success:
-                return response
-            problem = f"HTTP {response.status_code}"
-        raise Unreachable(f"{problem} in {TRIES} tries")
+    async def _deliver(self, url: str, fields: Mapping[str, str], method: str, purpose: Purpose) -> httpx.Response:
+        async def send() -> httpx.Response:
+            headers = {"User-Agent": self.rules.user_agent, **self.rules.sign(method, url, fields)}
+            if method == "GET":
+                return await self.http.get(url, params=dict(fields), headers=headers)
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            return await self.http.post(url, content=urlencode(fields), headers=headers)
 
-    async def _post(self, url: str, fields: Mapping[str, str], method: str) -> httpx.Response:
-        headers = {"User-Agent": "Vobiz", **self._signatures(url)}
-        if method == "GET":
-            return await self.http.get(url, params=dict(fields), headers=headers)
-        headers["Content-Type"] = "application/x-www-form-urlencoded"
-        return await self.http.post(url, content=urlencode(fields), headers=headers)
-
-    def _signatures(self, url: str) -> dict[str, str]:
-        if self.auth_token is None:
-            return {}
-        parts = urlsplit(url)
-        base = f"{parts.scheme}://{parts.netloc}{parts.path}"
-        nonce_v2, nonce_v3 = _nonce(), _nonce()
-        return {
-            "X-Vobiz-Signature-V2": _hmac_base64(self.auth_token, base + nonce_v2),
-            "X-Vobiz-Signature-V2-Nonce": nonce_v2,
-            "X-Vobiz-Signature-V3": _hmac_base64(self.auth_token, f"{base}.{nonce_v3}"),
-            "X-Vobiz-Signature-V3-Nonce": nonce_v3,
-        }
-
-
-def _nonce() -> str:
-    return f"{secrets.randbelow(10**20):020d}"
-
-
-def _hmac_base64(key: str, message: str) -> str:
-    return base64.b64encode(hmac.digest(key.encode(), message.encode(), sha256)).decode()
+        return await deliver(send, self.rules.tries(url, purpose), self.clock)

@@ -19,6 +19,7 @@ class ApiTrouble(StrEnum):
 
     NONE = "none"
     DOWN = "down"
+    FIRST_DOWN = "first carrier down"  # only with the carrier that the service asks first
     SLOW = "slow"
     THROTTLED = "throttled"
     OUT_OF_CREDIT = "out of credit"
@@ -69,5 +70,10 @@ SCRIPTED_CALLEES: dict[str, ScriptedCallee] = {
         description="presses 1 three times, and every callback comes twice",
         keys=("1", "1", "1"),
         doubles_callbacks=True,
+    ),
+    "+14155550118": replace(
+        _LISTENER,
+        description="the first carrier that is asked is down, the next one calls",
+        api_trouble=ApiTrouble.FIRST_DOWN,
     ),
 }

@@ -1,11 +1,9 @@
-"""The simulated carrier's REST API, as documented on https://docs.vobiz.ai (call/*, cdr/*, errors)."""
+"""The simulated Vobiz: account and REST API, as documented on https://docs.vobiz.ai (call/*, cdr/*, errors)."""
 
-import asyncio
 import hmac
 import re
 import secrets
 import uuid
-from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,16 +13,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from simulator.call import CallRequest, Customs, SimulatedCall, Stage, Url
+from simulator.call import Stage
 from simulator.callbacks import CallbackSender
-from simulator.callees import SCRIPTED_CALLEES, ApiTrouble, ScriptedCallee
+from simulator.callees import ApiTrouble
 from simulator.clock import SimulatorClock
-from simulator.lines import Line, ScriptedLine
+from simulator.network import Carrier, LimitReached
 from simulator.phone import PhoneExchange
+from simulator.rest import NotAnObject, json_object, wait_for_disconnect
+from simulator.vobiz_call import VobizCall
+from simulator.xml_call import Url, XmlCallRequest
 
 DEFAULT_RING_TIMEOUT_SECONDS = 120
 DEFAULT_TIME_LIMIT_SECONDS = 14_400
-MAX_RECORDS = 10_000
 _NUMBER = re.compile(r"\+?[1-9][0-9]{6,14}")
 _CALLBACK_NAMES = ("answer", "fallback", "ring", "hangup")
 _WHOLE_NUMBERS = {
@@ -85,100 +85,60 @@ class ApiError(Exception):
         return JSONResponse(envelope, self.status, headers=headers)
 
 
-@dataclass(slots=True)
-class Carrier:
-    """The network: its account, its calls under way and the records of those that ended.
+class VobizCarrier(Carrier[VobizCall]):
+    """The carrier, with its customer's account."""
 
-    Numbers that no script owns ring in the browser, or get the `stand_in`. `requests` counts the create-call
-    requests that reached it, also those that it refused.
-    """
+    def __init__(
+        self,
+        account: Account,
+        callbacks: CallbackSender,
+        clock: SimulatorClock,
+        phones: PhoneExchange,
+        *,
+        no_input_posts: bool = False,
+        is_first: bool = True,
+    ) -> None:
+        super().__init__(clock, phones, is_first=is_first)
+        self.account = account
+        self.callbacks = callbacks
+        self.no_input_posts = no_input_posts
 
-    account: Account
-    callbacks: CallbackSender
-    clock: SimulatorClock
-    phones: PhoneExchange
-    no_input_posts: bool = False
-    stand_in: ScriptedCallee | None = None
-    calls: dict[str, SimulatedCall] = field(default_factory=dict)
-    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    records: OrderedDict[str, SimulatedCall] = field(default_factory=OrderedDict)
-    starts: deque[float] = field(default_factory=deque)
-    requests: int = 0
-
-    def start(self, request: CallRequest) -> SimulatedCall:
-        callee = SCRIPTED_CALLEES.get(request.to, self.stand_in)
-        customs = Customs(
-            no_input_posts=self.no_input_posts,
-            loses_hangup_callback=callee is not None and callee.loses_hangup_callback,
-            doubles_callbacks=callee is not None and callee.doubles_callbacks,
-            is_own_caller_id=request.from_number == self.account.from_number,
-        )
-        line = self._line(request, callee)
-        call = SimulatedCall(request, line, self.callbacks, self.clock, self.account.auth_id, customs)
-        self.calls[request.call_uuid] = call
-        task = asyncio.create_task(self._live(call), name=f"simulated call {request.call_uuid}")
-        self.tasks[request.call_uuid] = task
-        return call
-
-    def _line(self, request: CallRequest, callee: ScriptedCallee | None) -> Line:
-        if callee is None:
-            return self.phones.line(request.call_uuid, request.to)
-        return ScriptedLine(callee, self.clock)
-
-    async def _live(self, call: SimulatedCall) -> None:
-        call_uuid = call.request.call_uuid
-        try:
-            await call.run()
-        finally:
-            del self.calls[call_uuid], self.tasks[call_uuid]
-            self.records[call_uuid] = call
-            while len(self.records) > MAX_RECORDS:
-                self.records.popitem(last=False)
-
-    def hang_up(self, call_uuid: str) -> bool:
-        task = self.tasks.get(call_uuid)
-        return task is not None and not task.cancelling() and task.cancel()
+    def place(self, order: XmlCallRequest) -> None:
+        """Start the call that was asked for."""
+        customs = self.customs_for(order, is_own_caller_id=order.from_number == self.account.from_number)
+        line, account_id = self.line_for(order), self.account.auth_id
+        self.start(VobizCall(order, line, self.clock, customs, self.callbacks, account_id, self.no_input_posts))
 
     def check_limits(self) -> None:
         """Raises: ApiError 429 when the account starts too many calls a second, or holds too many."""
-        account, now = self.account, self.clock.now()
-        while self.starts and self.starts[0] <= now - 1:
-            self.starts.popleft()
-        _check_limit("cps", account.calls_per_second, len(self.starts))
-        _check_limit("concurrency", account.concurrent_calls, len(self.calls))
-        self.starts.append(now)
+        try:
+            self.count_start(self.account.calls_per_second, self.account.concurrent_calls)
+        except LimitReached as reached:
+            raise _throttled(reached) from None
 
     async def close(self) -> None:
-        """Drop every call without a word, as a network that loses its power does."""
-        for _ in range(2):  # the first cancellation of a call is taken for a hangup by the API
-            for task in list(self.tasks.values()):
-                task.cancel()
-            await asyncio.sleep(0)
-        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        await super().close()
         await self.callbacks.http.aclose()
 
 
-def _check_limit(limit_type: str, limit: int, current: int) -> None:
-    if limit and current >= limit:
-        details = {"limitType": limit_type, "limit": limit, "current": current, "retryAfter": 1}
-        raise ApiError(429, "RATE_LIMIT_EXCEEDED", f"{limit_type} limit exceeded", details)
+def _throttled(reached: LimitReached) -> ApiError:
+    limit = {"limitType": reached.limit_type, "limit": reached.limit, "current": reached.current}
+    return ApiError(429, "RATE_LIMIT_EXCEEDED", str(reached), {**limit, "retryAfter": 1})
 
 
-def routes(carrier: Carrier) -> list[Route]:
+def routes(carrier: VobizCarrier) -> list[Route]:
     """The API below its base URL. Paths are case-sensitive: a wrong case answers 401, as documented."""
 
     async def create(request: Request) -> Response:
         carrier.requests += 1
         order = _read_call_request(await _json_object(request))
-        trouble = SCRIPTED_CALLEES[order.to].api_trouble if order.to in SCRIPTED_CALLEES else ApiTrouble.NONE
+        trouble = carrier.trouble_with(order.to)
         _raise_trouble(trouble)
         carrier.check_limits()
-        carrier.start(order)
+        carrier.place(order)
         if trouble is ApiTrouble.SLOW:
-            await _wait_for_disconnect(request)
-        return JSONResponse(
-            {"api_id": str(uuid.uuid4()), "message": "Call fired", "request_uuid": order.call_uuid}
-        )
+            await wait_for_disconnect(request)
+        return JSONResponse({"api_id": str(uuid.uuid4()), "message": "Call fired", "request_uuid": order.call_id})
 
     async def hang_up(request: Request) -> Response:
         if not carrier.hang_up(request.path_params["call_uuid"]):
@@ -264,7 +224,7 @@ def _raise_trouble(trouble: ApiTrouble) -> None:
         case ApiTrouble.DOWN:
             raise ApiError(503, "SERVICE_UNAVAILABLE", "service unavailable")
         case ApiTrouble.THROTTLED:
-            _check_limit("cps", limit=1, current=1)
+            raise _throttled(LimitReached("cps", limit=1, current=1))
         case ApiTrouble.OUT_OF_CREDIT:
             details = {"required": 1.0, "available": 0.2, "currency": "INR", "shortfall": 0.8}
             raise ApiError(402, "INSUFFICIENT_BALANCE", "insufficient balance", details)
@@ -272,15 +232,12 @@ def _raise_trouble(trouble: ApiTrouble) -> None:
 
 async def _json_object(request: Request) -> dict[str, Any]:
     try:
-        body = await request.json()
-    except (ValueError, RecursionError):
-        raise ApiError(400, "INVALID_REQUEST", "the body is not JSON") from None
-    if not isinstance(body, dict):
-        raise ApiError(400, "INVALID_REQUEST", "the body is not an object")
-    return body
+        return await json_object(request)
+    except NotAnObject as error:
+        raise ApiError(400, "INVALID_REQUEST", str(error)) from None
 
 
-def _read_call_request(body: dict[str, Any]) -> CallRequest:
+def _read_call_request(body: dict[str, Any]) -> XmlCallRequest:
     """Raises: ApiError 400 for what is missing or malformed, 422 for values out of range or unknown parameters."""
     for name in ("from", "to", "answer_url", "answer_method"):
         if not isinstance(body.get(name), str) or not body[name]:
@@ -295,8 +252,8 @@ def _read_call_request(body: dict[str, Any]) -> CallRequest:
     if errors:
         raise ApiError(422, "VALIDATION_ERROR", "validation failed", {"errors": errors})
     limits = [int(body[name]) for name in ("ring_timeout", "hangup_on_ring") if name in body]
-    return CallRequest(
-        call_uuid=str(uuid.uuid4()),
+    return XmlCallRequest(
+        call_id=str(uuid.uuid4()),
         from_number=_with_plus(body["from"]),
         to=_with_plus(body["to"]),
         answer=Url(body["answer_url"], body["answer_method"]),
@@ -347,13 +304,13 @@ def _stages(request: Request) -> tuple[Stage, ...]:
             return ()
 
 
-def _live_call(call: SimulatedCall) -> dict[str, Any]:
+def _live_call(call: VobizCall) -> dict[str, Any]:
     request = call.request
     return {
         "api_id": str(uuid.uuid4()),
         "call_status": "in-progress" if call.stage is Stage.IN_PROGRESS else "queued",
-        "call_uuid": request.call_uuid,
-        "request_uuid": request.call_uuid,
+        "call_uuid": request.call_id,
+        "request_uuid": request.call_id,
         "caller_name": "",
         "direction": "outbound",
         "from": request.from_number,
@@ -361,10 +318,10 @@ def _live_call(call: SimulatedCall) -> dict[str, Any]:
     }
 
 
-def _record(call: SimulatedCall, account: Account) -> dict[str, Any]:
+def _record(call: VobizCall, account: Account) -> dict[str, Any]:
     cause = call.cause
     return {
-        "uuid": call.request.call_uuid,
+        "uuid": call.request.call_id,
         "account_id": account.auth_id,
         "call_direction": "outbound",
         "caller_id_number": call.request.from_number,
@@ -383,9 +340,3 @@ def _record(call: SimulatedCall, account: Account) -> dict[str, Any]:
 
 def _not_found(message: str) -> Response:
     return JSONResponse({"api_id": str(uuid.uuid4()), "error": message}, 404)
-
-
-async def _wait_for_disconnect(request: Request) -> None:
-    """Hold the answer back until the customer has given up waiting."""
-    while (await request.receive())["type"] != "http.disconnect":
-        continue

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from simulator import answer_xml
+from simulator import vobiz_call
 from simulator.callees import SCRIPTED_CALLEES
 from tests.conftest import VOBIZ_TOKEN, FakeTime, RunningService, keep_secret, run_service
 
@@ -74,7 +74,7 @@ class CallPlayer:
         assert answer.headers["cache-control"] == "no-store"
         if answer.text:
             assert answer.headers["content-type"] == "application/xml"
-            answer_xml.read(answer.content)
+            vobiz_call.read(answer.content)
 
     async def verify(self, step: dict[str, Any]) -> None:
         self.expect(await self.service.verify(self.phone, step["verify"]), step)

@@ -3,21 +3,25 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
-from simulator import answer_xml, phone, vobiz_api
-from simulator.answer_xml import BadXml
-from simulator.call import CallRequest, Customs, SimulatedCall, Url
-from simulator.callbacks import CallbackSender
+from simulator import answer_xml, network, phone, vobiz_api, vobiz_call
+from simulator.answer_xml import BadXml, Element, ElementRules
+from simulator.call import CallRequest, Customs, Ending, SimulatedCall, speech
+from simulator.callbacks import CallbackRules, CallbackSender, Failure, Purpose, Tries, Unreachable, deliver
 from simulator.callees import Reaction, ScriptedCallee
 from simulator.clock import SimulatorClock
+from simulator.hangup_causes import hangup_causes
 from simulator.lines import CalleeHungUp, ScriptedLine, Sound
 from simulator.phone import PhoneExchange
+from simulator.vobiz_call import VobizCall, callback_sender
+from simulator.xml_call import AUDIO_SECONDS, KeyTimeout, Url, XmlCall, XmlCallRequest
 from tests.conftest import RunningService, run_service
 from voice_provider import CallState, EndReason
 
@@ -72,14 +76,14 @@ def response(content: str) -> bytes:
 )
 def test_a_document_is_read_strictly(document: bytes, reason: str) -> None:
     with pytest.raises(BadXml, match=reason):
-        answer_xml.read(document)
+        vobiz_call.read(document)
 
 
 def test_ssml_is_flattened_to_what_is_said() -> None:
     xml = (
         '<Speak voice="Polly.Amy">Code <say-as interpret-as="spell-out">12</say-as> <break time="1s"/>bye</Speak>'
     )
-    (speak,) = answer_xml.read(response(xml))
+    (speak,) = vobiz_call.read(response(xml))
     assert speak.text == "Code 12 bye"
 
 
@@ -238,7 +242,7 @@ async def test_a_call_is_found_by_its_callee_while_it_rings_and_after_its_end(se
 
 
 async def test_old_records_are_dropped(service: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vobiz_api, "MAX_RECORDS", 1)
+    monkeypatch.setattr(network, "MAX_RECORDS", 1)
     for number in ("+14155550101", "+14155550105"):
         await service.send(number)
         await service.calls_over()
@@ -276,14 +280,10 @@ class Customers:
         return [path for path, _ in self.asked]
 
 
-async def live(
-    customer: Customers, callee: ScriptedCallee = LISTENER, *, fallback: bool = False, **options: Any
-) -> SimulatedCall:
-    clock = SimulatorClock(float("inf"))
-    http = httpx.AsyncClient(transport=httpx.MockTransport(customer))
+def xml_request(*, fallback: bool = False, time_limit: float = 60) -> XmlCallRequest:
     urls = {name: Url(f"https://otp.example.com/{name}") for name in ("answer", "ring", "hangup", "fallback")}
-    request = CallRequest(
-        call_uuid="5a9fd4a0-3d4c-11ef-bef9-0242ac110005",
+    return XmlCallRequest(
+        call_id="5a9fd4a0-3d4c-11ef-bef9-0242ac110005",
         from_number="+12025550100",
         to="+14155550142",
         answer=urls["answer"],
@@ -291,16 +291,26 @@ async def live(
         ring=urls["ring"],
         hangup=urls["hangup"],
         ring_timeout=30,
-        time_limit=options.pop("time_limit", 60),
+        time_limit=time_limit,
         hang_up_on_machine=False,
     )
-    sender = CallbackSender(http, clock, options.pop("token", None))
-    call = SimulatedCall(request, ScriptedLine(callee, clock), sender, clock, "MA_TEST", Customs(**options))
+
+
+async def live(
+    customer: Customers, callee: ScriptedCallee = LISTENER, *, fallback: bool = False, **options: Any
+) -> VobizCall:
+    clock = SimulatorClock(float("inf"))
+    http = httpx.AsyncClient(transport=httpx.MockTransport(customer))
+    request = xml_request(fallback=fallback, time_limit=options.pop("time_limit", 60))
+    sender = callback_sender(http, clock, options.pop("token", None))
+    no_input_posts = options.pop("no_input_posts", False)
+    line, customs = ScriptedLine(callee, clock), Customs(**options)
+    call = VobizCall(request, line, clock, customs, sender, "MA_TEST", no_input_posts)
     await call.run()
     return call
 
 
-def cause_of(call: SimulatedCall) -> tuple[int, str]:
+def cause_of(call: VobizCall) -> tuple[int, str]:
     assert call.cause is not None
     return call.cause.code, call.failure_reason
 
@@ -422,7 +432,7 @@ async def test_a_foreign_caller_id_is_refused() -> None:
 
 async def test_get_callbacks_carry_their_fields_in_the_query() -> None:
     customer = Customers()
-    sender = CallbackSender(
+    sender = callback_sender(
         httpx.AsyncClient(transport=httpx.MockTransport(customer)), SimulatorClock(float("inf")), None
     )
     await sender.notify("https://otp.example.com/ring", {"Event": "Ring"}, "GET")
@@ -433,11 +443,184 @@ async def test_a_customer_who_cannot_be_reached_is_given_up(caplog: pytest.LogCa
     def gone(_: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("gone")
 
-    sender = CallbackSender(
+    sender = callback_sender(
         httpx.AsyncClient(transport=httpx.MockTransport(gone)), SimulatorClock(float("inf")), None
     )
     await sender.notify("https://otp.example.com/hangup", {"Event": "Hangup"})
     assert "Hangup callback was not taken: ConnectError in 3 tries" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failure"),
+    [
+        (httpx.ConnectError("gone"), Failure.CONNECT),
+        (httpx.ConnectTimeout("late"), Failure.CONNECT),
+        (httpx.ReadTimeout("late"), Failure.TIMEOUT),
+        (TimeoutError(), Failure.TIMEOUT),
+        (httpx.RemoteProtocolError("cut"), Failure.BROKEN),
+        (httpx.Response(302), Failure.REDIRECTED),
+        (httpx.Response(404), Failure.CLIENT_ERROR),
+        (httpx.Response(503), Failure.SERVER_ERROR),
+    ],
+)
+async def test_a_failure_is_tried_again_only_where_the_carrier_says_so(outcome: Any, failure: Failure) -> None:
+    async def send() -> httpx.Response:
+        if isinstance(outcome, Exception):
+            raise outcome
+        response: httpx.Response = outcome
+        return response
+
+    others = frozenset(Failure) - {failure}
+    for repeat_on, tries in ((frozenset({failure}), "in 2 tries"), (others, "in 1 try")):
+        with pytest.raises(Unreachable, match=tries):
+            await deliver(send, Tries(10, (1,), repeat_on), SimulatorClock(float("inf")))
+
+
+async def test_a_carrier_brings_its_own_name_signature_and_tries() -> None:
+    def sign(method: str, url: str, fields: Mapping[str, str]) -> dict[str, str]:
+        return {"X-Signature": f"{method} {url} {fields['Event']}"}
+
+    def tries(url: str, purpose: Purpose) -> Tries:
+        return Tries(10, (1,) if url.endswith("#twice") and purpose is Purpose.NOTICE else ())
+
+    customer = Customers(ring=httpx.Response(503))
+    http = httpx.AsyncClient(transport=httpx.MockTransport(customer))
+    rules = CallbackRules("Other", vobiz_call.read, tries, sign)
+    sender = CallbackSender(http, SimulatorClock(float("inf")), rules)
+    for url in ("https://otp.example.com/ring", "https://otp.example.com/ring#twice"):
+        await sender.notify(url, {"Event": "Ring"})
+    assert [(headers["user-agent"], headers["x-signature"]) for headers in customer.headers] == [
+        ("Other", "POST https://otp.example.com/ring Ring"),
+        ("Other", "POST https://otp.example.com/ring#twice Ring"),
+        ("Other", "POST https://otp.example.com/ring#twice Ring"),
+    ]
+
+
+# Other carriers
+
+OTHER_DIALECT: answer_xml.Dialect = {
+    **answer_xml.SHARED_ELEMENTS,
+    "Response": ElementRules(children=frozenset({"Speak", "GetDigits", "Hangup"})),
+    "GetDigits": ElementRules(
+        {
+            "action": answer_xml.is_url,
+            "timeout": answer_xml.whole_number(1),
+            "retries": answer_xml.whole_number(1),
+            "validDigits": answer_xml.is_anything,
+            "invalidDigitsSound": answer_xml.is_url,
+        },
+        required=("action",),
+        children=frozenset({"Speak"}),
+    ),
+}
+
+
+class OtherCall(XmlCall):
+    """A carrier that fetches XML as Vobiz does, but has elements and fields of its own."""
+
+    causes = hangup_causes("Other")
+    key_timeouts: ClassVar = {"GetDigits": KeyTimeout("timeout", 5)}
+
+    def key_fields(self, element: Element, key: str) -> dict[str, str]:
+        return {**self.fields("", "in-progress"), "Digits": key}
+
+
+def test_every_ending_has_a_row_in_the_cause_table() -> None:
+    assert set(Ending) < set(hangup_causes("Other"))
+
+
+def test_an_element_is_known_to_its_own_carrier_only() -> None:
+    document = response('<GetDigits action="https://a/b" retries="2"/>')
+    assert answer_xml.read(document, OTHER_DIALECT)[0].attributes["retries"] == "2"
+    with pytest.raises(BadXml, match="unknown element Gather"):
+        answer_xml.read(response('<Gather action="https://a/b"/>'), OTHER_DIALECT)
+
+
+@pytest.mark.parametrize(
+    ("keys", "asked", "refused", "waited", "posted"),
+    [
+        pytest.param(("1",), 1, 0, 0, "1", id="right key"),
+        pytest.param(("9", "1"), 2, 1, 0, "1", id="right key the second time"),
+        pytest.param(("9",), 3, 1, 2, None, id="wrong key, then none"),
+        pytest.param((), 3, 0, 3, None, id="no key"),
+    ],
+)
+async def test_another_carriers_element_asks_for_certain_keys_several_times(
+    keys: tuple[str, ...], asked: int, refused: int, waited: int, posted: str | None
+) -> None:
+    get_digits = (
+        '<GetDigits action="https://otp.example.com/choice" retries="3" validDigits="12"'
+        ' invalidDigitsSound="https://a/no.wav"><Speak>Press 1</Speak></GetDigits>'
+    )
+    customer = Customers(answer=get_digits, choice="<Hangup/>")
+    clock = SimulatorClock(float("inf"))
+    http = httpx.AsyncClient(transport=httpx.MockTransport(customer))
+    rules = CallbackRules(
+        "Other", lambda body: answer_xml.read(body, OTHER_DIALECT), lambda _url, _purpose: Tries(10)
+    )
+    line = ScriptedLine(ScriptedCallee("presses keys", keys=keys), clock)
+    call = OtherCall(xml_request(), line, clock, Customs(), CallbackSender(http, clock, rules), "OTHER")
+    await call.run()
+    prompt_seconds = speech("Press 1", "en-US").seconds
+    assert call.spoken == ["Press 1"] * asked
+    assert call.talk_seconds == pytest.approx(asked * prompt_seconds + refused * AUDIO_SECONDS + waited * 5)
+    assert dict(customer.asked).get("choice", {}).get("Digits") == posted
+    hangup = dict(customer.asked)["hangup"]
+    assert "ParentAuthID" not in hangup
+    assert hangup["HangupSource"] == ("Answer XML" if posted else "Other")
+
+
+class SpokenCall(SimulatedCall):
+    """A carrier that is told at once what to say, and asks for nothing."""
+
+    async def on_ringing(self) -> None:
+        self.told = ["ringing"]
+
+    async def talk(self) -> None:
+        await self.listen(speech("Hello", "en-US"))
+        self.told.append(await self.wait_for_key((speech("Press 1", "en-US"),), 5))
+
+    async def report_end(self) -> None:
+        self.told.append(f"{self.ending_code}, {self.ending_name}")
+
+
+@pytest.mark.parametrize(
+    ("callee", "told"),
+    [
+        (ScriptedCallee("presses 1", keys=("1",)), ["ringing", "1", "end_of_script, end of script"]),
+        (ScriptedCallee("is busy", Reaction.BUSY), ["ringing", "busy, busy"]),
+        (ScriptedCallee("leaves", hangs_up_after_seconds=0.1), ["ringing", "callee, callee"]),
+    ],
+    ids=lambda value: value.description if isinstance(value, ScriptedCallee) else "",
+)
+async def test_a_call_needs_no_documents(callee: ScriptedCallee, told: list[str]) -> None:
+    clock = SimulatorClock(float("inf"))
+    request = CallRequest("call-1", "+12025550100", "+14155550142", 30, 60, hang_up_on_machine=False)
+    call = SpokenCall(request, ScriptedLine(callee, clock), clock, Customs())
+    await call.run()
+    assert call.told == told
+
+
+async def test_two_carriers_share_the_phones_and_only_the_first_one_is_down() -> None:
+    clock = SimulatorClock(float("inf"))
+    phones = PhoneExchange(clock)
+    statuses = {}
+    for is_first in (True, False):
+        customer = httpx.AsyncClient(transport=httpx.MockTransport(Customers(answer="<Hangup/>")))
+        account = vobiz_api.new_account("+12025550100")
+        carrier = vobiz_api.VobizCarrier(
+            account, callback_sender(customer, clock, None), clock, phones, is_first=is_first
+        )
+        transport = httpx.ASGITransport(Starlette(routes=vobiz_api.routes(carrier)))
+        headers = {"X-Auth-ID": account.auth_id, "X-Auth-Token": account.auth_token}
+        async with httpx.AsyncClient(transport=transport, base_url="http://carrier", headers=headers) as client:
+            for number in ("+14155550118", "+14155550142"):
+                answer = await client.post(f"/Account/{account.auth_id}/Call/", json=create_body(to=number))
+                statuses[is_first, number] = answer.status_code
+        assert len(phones.lines) == (1 if is_first else 2), "both ring in the same browser"
+        assert len(carrier.calls) == (1 if is_first else 2)
+        await carrier.close()
+    assert [number for number, status in statuses.items() if status != 200] == [(True, "+14155550118")]
 
 
 # Lines

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from otp_store import StoreFull, StoreUnavailable
-from simulator import answer_xml
+from simulator import vobiz_call
 from tests.conftest import RunningService, run_service
 
 PHONE = "+14155550142"
@@ -161,7 +161,7 @@ async def test_calls_work_without_any_signature_too() -> None:
 async def test_static_urls_serve_signed_callbacks_of_live_calls(call: Call) -> None:
     answer = await call.post("/answer", call.signature("/answer"), Event="StartApp")
     assert answer.status_code == 200
-    assert [e.text for e in answer_xml.read(answer.content) if len(e.text) == 1][:9] == list("CANARY610")
+    assert [e.text for e in vobiz_call.read(answer.content) if len(e.text) == 1][:9] == list("CANARY610")
     choice = await call.post("/otp-choice", call.signature("/otp-choice", "2" * 20), Digits="1")
     assert "Redirect" in choice.text
     assert f"/answer/{call.token}?n=2" in choice.text
@@ -205,7 +205,7 @@ async def test_trouble_during_an_authentic_call_still_answers_xml_with_200(
     assert answer.status_code == 200
     assert "Goodbye" in answer.text
     assert answer.text.endswith("<Hangup/></Response>")
-    answer_xml.read(answer.content)
+    vobiz_call.read(answer.content)
 
 
 @pytest.mark.parametrize(("error", "status"), [(StoreUnavailable("gone"), 503), (RuntimeError("bug"), 500)])

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from call_script import Continue, Hangup, Menu, Pause, PlayAudio, Replay, Speak, Step
-from simulator import answer_xml
+from simulator import vobiz_call
 from vobiz_client import DIALECT
 from voice_provider import CallUrls
 from xml_builder import render
@@ -40,7 +40,7 @@ URLS = CallUrls(
 def test_each_step_has_its_element(step: Step, xml: str) -> None:
     document = render((step,), DIALECT, URLS)
     assert document.decode() == f"<Response>{xml}</Response>"
-    assert len(answer_xml.read(document)) == 1
+    assert len(vobiz_call.read(document)) == 1
 
 
 @pytest.mark.parametrize(

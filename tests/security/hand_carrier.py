@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from clock import Clock
-from simulator import answer_xml
+from simulator import vobiz_call
 from tests.conftest import VOBIZ_TOKEN, RunningService, keep_secret, run_service
 
 PUBLIC_URL = "https://otp.example.com"
@@ -126,7 +126,7 @@ def spoken(answer: httpx.Response) -> str:
     """The single characters that a document has read out; the answer must be XML that a carrier takes."""
     assert answer.headers["content-type"] == "application/xml"
     return "".join(
-        one.text for one in answer_xml.read(answer.content) if one.name == "Speak" and len(one.text) == 1
+        one.text for one in vobiz_call.read(answer.content) if one.name == "Speak" and len(one.text) == 1
     )
 
 

@@ -19,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from log_format import JsonFormatter
 from server import create_app
 from settings import load_settings
-from simulator.callbacks import CallbackSender, Unreachable
+from simulator.callbacks import Unreachable
 from simulator.clock import SimulatorClock
+from simulator.vobiz_call import callback_sender
 from tests.conftest import NO_LIMITS, OTP_SECRET, VOBIZ_TOKEN, FakeTime, keep_secret
 
 T = TypeVar("T")
@@ -177,7 +178,7 @@ class ServiceMachine(RuleBasedStateMachine):
         self.app = create_app(settings, self.time.clock, http)
         self.wire = Wire(self.app, self.time)
         self.backend = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://otp")
-        self.sender = CallbackSender(
+        self.sender = callback_sender(
             httpx.AsyncClient(transport=self.wire), SimulatorClock(float("inf")), VOBIZ_TOKEN
         )
         self.carrier.app_number += 1

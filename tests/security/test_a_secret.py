@@ -268,7 +268,7 @@ async def test_a6_what_speaks_the_code_is_stored_by_nobody_on_the_way(service: R
     await service.send(PHONE, code=CODE)
     call = next(iter(service.carrier.calls.values()))
     path = call.request.answer.url.split(str(service.settings.http_port))[1]
-    fields = {"CallUUID": call.request.call_uuid, "Event": "StartApp"}
+    fields = {"CallUUID": call.request.call_id, "Event": "StartApp"}
     answer = await service.client.post(path, data=fields)
     assert answer.text.count("<Speak") > 10
     assert answer.headers["cache-control"] == "no-store"

@@ -20,7 +20,7 @@ from guard_store import MemoryGuardStore
 from phone_numbers import InvalidPhone, LineType, to_e164
 from server import create_app
 from settings import load_settings
-from simulator.call import CAUSES
+from simulator.vobiz_call import CAUSES
 from tests.conftest import VOBIZ_TOKEN, FakeTime, RunningService, keep_secret, run_service
 from tests.security.attackers import (
     BANK_KEY,

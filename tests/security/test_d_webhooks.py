@@ -16,7 +16,7 @@ import pytest
 
 from otp_store import StoreUnavailable
 from settings import BadSettings, load_settings
-from simulator import answer_xml
+from simulator import vobiz_call
 from tests.conftest import VOBIZ_TOKEN, FakeTime, RunningService, run_service
 from tests.security.hand_carrier import (
     CODE,
@@ -514,7 +514,7 @@ async def test_d9_a_payload_as_the_apps_name_gives_the_same_elements_or_no_start
         async with run_vobiz(carrier, app_name=name) as service:
             call = await start_call(service, carrier, PHONE)
             answer = await call.post("/answer/{token}?n=1", Event="StartApp")
-            assert name in str([one.text for one in answer_xml.read(answer.content)]) or "'" in name
+            assert name in str([one.text for one in vobiz_call.read(answer.content)]) or "'" in name
             shapes.append(shape(answer.content))
     assert all(one == shapes[0] for one in shapes)
 
