@@ -125,7 +125,8 @@ class PlivoSms:
         """Check the V2 signature: base64(HMAC-SHA256(auth token, URL without query + nonce)).
 
         Reports are signed with V2 only (documented), which does not cover their fields: the message token in the
-        path says which message they are about. The main account's signature (Ma) is never looked at.
+        path says which message they are about. Not found: what is signed while an account has several tokens; a
+        list, as V3 then has, is understood. The main account's signature (Ma) is never looked at.
         Raises: WebhookRejected.
         """
         signature = webhook.headers.get("x-plivo-signature-v2")
@@ -137,18 +138,22 @@ class PlivoSms:
             return None
         if not signature or not nonce or not _NONCE.fullmatch(nonce):
             raise WebhookRejected("Plivo report has half a V2 signature, or an odd nonce")
-        given = signature.encode()
-        if not any(hmac.compare_digest(self._sign(url, nonce), given) for url in webhook.urls):
+        if not self._is_signed(webhook.urls, signature.encode().split(b","), nonce):
             raise WebhookRejected(
                 "Plivo report has a wrong signature: check PLIVO_AUTH_TOKEN and PUBLIC_URL "
                 "(signed for another host?)"
             )
         return nonce
 
-    def _sign(self, url_without_query: str, nonce: str) -> bytes:
-        mac = self._mac.copy()
-        mac.update(f"{url_without_query}{nonce}".encode())
-        return base64.b64encode(mac.digest())
+    def _is_signed(self, urls_without_query: tuple[str, ...], given: list[bytes], nonce: str) -> bool:
+        is_right = False
+        for url in urls_without_query:
+            mac = self._mac.copy()
+            mac.update(f"{url}{nonce}".encode())
+            expected = base64.b64encode(mac.digest())
+            for signature in given:
+                is_right |= hmac.compare_digest(expected, signature)
+        return is_right
 
     def _warn_of_unsigned_reports(self) -> None:
         if not self._has_warned:

@@ -327,6 +327,11 @@ def test_a_generated_report_is_accepted_exactly_when_the_sdk_accepts_it(
     assert ours == is_right
 
 
+def test_a_list_of_v2_signatures_is_understood_as_one_of_v3_is() -> None:
+    both = f"{sign(ANSWER + NONCE, 'another-token-0123456789')},{sign(ANSWER + NONCE)}"
+    assert sms_of().check_report(report_of(both)) == NONCE
+
+
 def test_a_report_that_is_not_rightly_signed_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     for headers in ({V2: sign(ANSWER + NONCE)}, {f"{V2}-nonce": NONCE}, {V2: "é", f"{V2}-nonce": NONCE}):
         for policy in SignaturePolicy:
