@@ -195,7 +195,7 @@ class AbuseGuard:
         for client_rule in self._limits.of_client(client):
             window = client_rule.windows[0]
             remaining, reset = await self._store.room(Charge(client_rule, client))
-            return Quota(client_rule.name, window.limit, window.seconds, remaining, reset)
+            return Quota(client_rule.name, window.limit, int(window.seconds), remaining, reset)
         return None
 
     async def on_placing(self, record: Verification) -> None:
@@ -394,4 +394,4 @@ def _lengthened(refusal: LimitReached, block: Block, now: float) -> LimitReached
 def quota_of(exceeded: Exceeded) -> Quota:
     """A limit that is used up."""
     window, wait = exceeded.window, exceeded.retry_after_seconds
-    return Quota(exceeded.charge.rule.name, window.limit, window.seconds, 0, math.ceil(wait or 0))
+    return Quota(exceeded.charge.rule.name, window.limit, int(window.seconds), 0, math.ceil(wait or 0))

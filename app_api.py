@@ -13,11 +13,12 @@ import problems
 from abuse_guard import SendingStopped
 from lean_route import LeanRequest, LeanRoute, Reply, json_reply
 from number_failures import NumberLocked
-from otp_service import OtpService, SendOrder, Sent, UnsupportedOption
+from otp_service import OtpService, Sent
 from otp_store import Checked, Outcome
 from phone_numbers import InvalidPhone, mask, to_e164
 from problems import FieldError, Problem, problem_of, rate_limit_headers
 from protection import Protection
+from send_order import SendOrder, UnsupportedOption
 from settings import Settings
 from verification import VERIFICATION_ID, Call, Status, Verification, short_id
 
@@ -69,6 +70,7 @@ class SendOtp(_Request):
     code_length: int | None = Field(None, description="a whole number from 4 to 10, default 6", ge=4, le=10)
     ttl_seconds: int | None = Field(None, description="a whole number from 30 to 600", ge=30, le=600)
     max_replays: int = Field(3, description="a whole number from 0 to 3", ge=0, le=3)
+    hide_caller_id: bool = Field(False, description="true or false: whether the callee sees no number")
     provider: str | None = Field(
         None, description="the name of a configured provider", pattern="^[a-z]{1,20}$", examples=["vobiz"]
     )
@@ -108,7 +110,9 @@ class CancelOtp(_PhoneOrId):
 class CallInitiated(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
-    status: str = Field(examples=["call_initiated"], description="call_initiated, or call_unconfirmed with 202")
+    status: str = Field(
+        examples=["call_initiated"], description="call_initiated; with 202 queued, or call_unconfirmed"
+    )
     verification_id: str = Field(examples=[_EXAMPLE_ID])
     phone: str = Field(examples=[_EXAMPLE_PHONE])
     call_uuid: str | None = Field(None, examples=[_EXAMPLE_CALL_ID], description="the carrier's id of the call")
@@ -332,12 +336,15 @@ async def _send(service: OtpService, settings: Settings, request: LeanRequest, b
     _note_record(request, sent.record)
     request.notes["outcome"] = _outcome_of(sent)
     reply = _sent_reply(sent, service.seconds_left(sent.record), settings)
-    return json_reply(200 if sent.is_confirmed else 202, reply)
+    is_on_its_way = sent.is_confirmed and not sent.is_queued
+    return json_reply(200 if is_on_its_way else 202, reply)
 
 
 def _outcome_of(sent: Sent) -> str:
     if sent.is_duplicate:
         return "deduplicated"
+    if sent.is_queued:
+        return "queued"
     return "called" if sent.is_confirmed else "unconfirmed"
 
 
@@ -386,15 +393,22 @@ def _order_of(client: str, body: SendOtp, settings: Settings) -> SendOrder:
         code_length=code_length,
         ttl_seconds=body.ttl_seconds or settings.code_ttl_seconds,
         max_replays=body.max_replays,
+        hide_caller_id=body.hide_caller_id,
         provider=body.provider,
         reference=body.reference,
     )
 
 
+def _status_word(sent: Sent) -> str:
+    if sent.is_queued:
+        return "queued"
+    return "call_initiated" if sent.is_confirmed else "call_unconfirmed"
+
+
 def _sent_reply(sent: Sent, seconds_left: int, settings: Settings) -> CallInitiated:
     record, call = sent.record, sent.call
     return CallInitiated(
-        status="call_initiated" if sent.is_confirmed else "call_unconfirmed",
+        status=_status_word(sent),
         verification_id=record.id,
         phone=record.phone,
         call_uuid=call.call_id or None,

@@ -1,7 +1,8 @@
 """The two clocks that everything with a lifetime reads; tests put their own in place."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 
@@ -14,7 +15,9 @@ def boot_seconds() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """`now` measures lifetimes; `wall` (Unix seconds) is only ever shown to people."""
+    """`now` measures lifetimes; `wall` (Unix seconds) is only ever shown to people; `sleep` waits for seconds of
+    the first one."""
 
     now: Callable[[], float] = boot_seconds
     wall: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

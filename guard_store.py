@@ -25,7 +25,7 @@ class Window(NamedTuple):
     """At most `limit` in any `seconds`."""
 
     limit: int
-    seconds: int
+    seconds: float
 
 
 class Rule(NamedTuple):
@@ -38,7 +38,7 @@ class Rule(NamedTuple):
     name: str
     windows: tuple[Window, ...]
     smallest_limit: int
-    longest_seconds: int
+    longest_seconds: float
     resolution_seconds: float
 
 

@@ -4,144 +4,104 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from access import Caller
 from call_flow import hang_up_if_possible, log_call, log_verification
-from call_links import CallLinks
-from call_script import ScriptWriter
+from call_router import CallRouter, Candidate, Choice
 from clock import Clock
+from dialer import Dialer, placed_after
 from guard_store import Reservation
 from log_format import log_unexpected
 from otp_store import Begun, CallStillLive, Checked, NewCode, OtpStore, Outcome, StoreUnavailable
 from protection import Protection
-from verification import Call, CallRef, NewCall, Status, Verification, draw_code
-from voice_provider import (
-    CallOrder,
-    CallOutcomeUnknown,
-    EndReason,
-    ProviderError,
-    Providers,
-    VoiceProvider,
-)
+from send_order import SendOrder
+from verification import Call, Verification, draw_code
+from voice_provider import CallState, EndReason, ProviderError
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 LOOK_UPS_AT_ONCE = 10
-CLOCK_SKEW_SECONDS = 10  # by which a carrier's clock may be behind ours
-
-
-class UnsupportedOption(Exception):
-    """A request asks for something that this service, or the carrier in question, cannot do."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field} {message}")
-        self.field = field
-        self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class CallPolicy:
-    """How calls are placed, whoever asks for them."""
-
-    ring_timeout_seconds: int
-    time_limit_seconds: int
-    hang_up_on_machine: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SendOrder:
-    """One request for a code. `phone` is E.164; `code` is the backend's own, if it brought one."""
-
-    client: str
-    phone: str = field(repr=False)
-    language: str | None
-    code: str | None = field(repr=False)
-    code_length: int
-    ttl_seconds: int
-    max_replays: int
-    provider: str | None
-    reference: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """`is_confirmed` is False when the carrier did not tell in time whether it took the call."""
+    """`is_confirmed` is False when no carrier told in time whether it took the call. A queued one still waits."""
 
     record: Verification
     call: Call
     is_duplicate: bool
     is_confirmed: bool
 
+    @property
+    def is_queued(self) -> bool:
+        return self.call.state is CallState.QUEUED
+
 
 class OtpService:
     def __init__(
         self,
         store: OtpStore,
-        providers: Providers,
-        writer: ScriptWriter,
-        links: CallLinks,
-        policy: CallPolicy,
+        router: CallRouter,
+        dialer: Dialer,
         protection: Protection,
         clock: Clock,
     ) -> None:
         self._clock = clock
         self._store = store
-        self._providers = providers
-        self._writer = writer
-        self._links = links
-        self._policy = policy
+        self._router = router
+        self._dialer = dialer
         self._protection = protection
         self._guard = protection.guard
+        self._waiting_calls: set[asyncio.Task[None]] = set()
 
     async def send(self, order: SendOrder) -> Sent:
         """Call a phone with a code, unless a call to it is live already.
 
-        The call is counted against every limit, and on record, before the carrier hears of it, so a crash in
+        The call is counted against every limit, and on record, before a carrier hears of it, so a crash in
         between leaves no call unknown.
         Raises: UnsupportedOption, SendRefused, StoreUnavailable, NumberLocked, CallStillLive, ProviderError.
         """
         await self._guard.check_destination(order.client, order.phone)
-        provider = self._provider_named(order.provider)
-        language = self._writer.choose_language(order.language, order.phone, provider.capabilities.languages)
-        if language is None:
-            spoken = ", ".join(provider.capabilities.languages)
-            raise UnsupportedOption("language", f"cannot be spoken by {provider.name}, which speaks {spoken}")
+        candidates = self._router.candidates(order)
         code = order.code or draw_code(order.code_length)
         new_code = NewCode(code, order.code is not None, order.ttl_seconds, order.reference)
         live = await self._store.join(order.client, order.phone, new_code)
         if live is not None and live.call is not None:
             return Sent(live, live.call, is_duplicate=True, is_confirmed=True)
-        return await self._start(order, new_code, self._new_call(order, len(code), provider, language))
+        return await self._start(order, new_code, candidates)
 
-    def _new_call(self, order: SendOrder, code_length: int, provider: VoiceProvider, language: str) -> NewCall:
-        return NewCall(
-            provider=provider.name,
-            from_number=provider.from_number,
-            language=language,
-            max_replays=order.max_replays,
-            ring_timeout_seconds=self._policy.ring_timeout_seconds,
-            time_limit_seconds=self._time_limit(code_length, order.max_replays, language),
-            first_reading_seconds=self._writer.first_reading_seconds(code_length, language),
-        )
-
-    async def _start(self, order: SendOrder, new_code: NewCode, new_call: NewCall) -> Sent:
-        """Reserve what the call counts, then the number's one live call, then place it."""
+    async def _start(self, order: SendOrder, new_code: NewCode, candidates: list[Candidate]) -> Sent:
+        """Reserve what the call counts, a carrier's turn, then the number's one live call; then place it."""
         reservation = await self._guard.reserve(order.client, order.phone)
+        choice: Choice | None = None
         try:
-            begun = await self._begin(order, new_code, new_call)
+            choice = await self._router.choose(candidates, order.ttl_seconds / 2)
+            begun = await self._begin(order, new_code, choice)
         except Exception:
-            await self._guard.refund(reservation)
+            await self._give_back(reservation, choice)
             raise
         call = begun.record.call
         assert call is not None  # noqa: S101 - begin() always starts or joins a call
         if begun.is_duplicate:  # another request was quicker
-            await self._guard.refund(reservation)
+            await self._give_back(reservation, choice)
             return Sent(begun.record, call, is_duplicate=True, is_confirmed=True)
-        return await self._place(begun.record, call, reservation)
+        first = choice.candidate
+        candidates = [first, *(one for one in candidates if one is not first)]
+        if choice.turn is None:
+            self._place_later(begun.record, call, order, candidates, reservation)
+            return Sent(begun.record, call, is_duplicate=False, is_confirmed=True)
+        return await self._place(begun.record, call, order, candidates, reservation)
 
-    async def _begin(self, order: SendOrder, new_code: NewCode, new_call: NewCall) -> Begun:
+    async def _give_back(self, reservation: Reservation, choice: Choice | None) -> None:
+        await self._guard.refund(reservation)
+        if choice is not None and choice.turn is not None:
+            await choice.candidate.line.give_back(choice.turn)
+
+    async def _begin(self, order: SendOrder, new_code: NewCode, choice: Choice) -> Begun:
+        queue_seconds = order.ttl_seconds / 2 if choice.turn is None else 0
+        new_call = self._router.new_call(order, choice.candidate, queue_seconds)
         try:
             return await self._store.begin(order.client, order.phone, new_code, new_call)
         except CallStillLive as left_over:
@@ -156,52 +116,74 @@ class OtpService:
         Raises: CallStillLive when that is not certain, for then two calls could ring.
         """
         call = left_over.record.live_call
-        if call is None or not call.call_id:
+        if call is None:
             raise left_over
-        try:
-            await self._provider_of(call).hang_up(call.call_id)
-        except ProviderError as error:
-            logger.warning("call could not be hung up: %s", error)
-            raise left_over from None
+        if call.state is not CallState.QUEUED:
+            provider = self._router.provider(call.provider)
+            if not call.call_id or not provider.capabilities.hangs_up:
+                raise left_over
+            try:
+                await provider.hang_up(call.call_id)
+            except ProviderError as error:
+                logger.warning("call could not be hung up: %s", error)
+                raise left_over from None
         await self._store.fail_call(left_over.record.id, call.number, EndReason.CANCELLED, "")
 
-    def _time_limit(self, code_length: int, max_replays: int, language: str) -> int:
-        """As long as this call can last with all its replays, but never longer than the policy allows."""
-        needed = self._writer.whole_call_seconds(code_length, max_replays, language)
-        return min(math.ceil(needed), self._policy.time_limit_seconds)
+    def _place_later(
+        self,
+        record: Verification,
+        call: Call,
+        order: SendOrder,
+        candidates: list[Candidate],
+        reservation: Reservation,
+    ) -> None:
+        log_call(logging.INFO, "call queued", record, call)
+        waiting = self._wait_and_place(record, call, order, candidates, reservation)
+        task = asyncio.create_task(waiting, name="queued call")
+        self._waiting_calls.add(task)
+        task.add_done_callback(self._waiting_calls.discard)
 
-    async def _place(self, record: Verification, call: Call, reservation: Reservation) -> Sent:
-        provider = self._provider_of(call)
-        order = CallOrder(
-            to=record.phone,
-            from_number=call.from_number,
-            urls=self._links.urls(CallRef(record.id, call.number), reading=0),
-            ring_timeout_seconds=call.ring_timeout_seconds,
-            time_limit_seconds=call.time_limit_seconds,
-            hang_up_on_machine=self._policy.hang_up_on_machine,
-        )
+    async def _wait_and_place(
+        self,
+        record: Verification,
+        call: Call,
+        order: SendOrder,
+        candidates: list[Candidate],
+        reservation: Reservation,
+    ) -> None:
+        """What `_place` does, once the call's turn has come. Its caller is gone: what goes wrong is logged."""
+        try:
+            dialled = await self._dialer.wait_for_turn(record, call, candidates)
+            if dialled is None or dialled.call is None:
+                ended = await self._store.fail_call(record.id, call.number, EndReason.FAILED, "queue_timeout")
+                await self._guard.refund(reservation)
+                log_call(logging.WARNING, "queued call dropped", ended or record, call)
+                return
+            await self._place(dialled, dialled.call, order, candidates, reservation)
+        except ProviderError:
+            pass  # logged where it happened, and in the status
+        except Exception as error:
+            log_unexpected(error, "queued call")
+
+    async def _place(
+        self,
+        record: Verification,
+        call: Call,
+        order: SendOrder,
+        candidates: list[Candidate],
+        reservation: Reservation,
+    ) -> Sent:
         # Now, as the first callbacks can be quicker than the answer.
         await _count_if_possible(self._guard.on_placing(record))
-        log_call(logging.INFO, "placing call", record, call)  # what a crash from here on leaves to be found
         try:
-            call_id = await provider.place_call(order)
-        except CallOutcomeUnknown as error:
-            log_call(logging.WARNING, f"call not confirmed: {error}", record, call)
-            await _count_if_possible(self._guard.on_carrier_failure(record))
-            record = await self._store.find_by_id(record.id) or record  # a callback may have told us meanwhile
-            call = record.call or call
-            return Sent(record, call, is_duplicate=False, is_confirmed=bool(call.call_id))
-        except ProviderError as error:
-            await self._store.fail_call(record.id, call.number, EndReason.FAILED, error.code)
+            dialed = await self._dialer.dial(record, call, order, candidates)
+        except ProviderError:
             await self._guard.refund(reservation, keep_client_quota=True)
             await _count_if_possible(self._guard.on_carrier_failure(record))
-            log_call(logging.WARNING, f"call not placed: {error}", record, call)
             raise
-        log_call(logging.INFO, "call placed", record, call)
-        record = await self._store.name_call(record.id, call.number, call_id) or record
-        if record.status is Status.CANCELLED:  # while we were waiting for the carrier
-            await hang_up_if_possible(provider, call_id)
-        return Sent(record, record.call or call, is_duplicate=False, is_confirmed=True)
+        if not dialed.is_confirmed:
+            await _count_if_possible(self._guard.on_carrier_failure(record))
+        return Sent(dialed.record, dialed.call, is_duplicate=False, is_confirmed=dialed.is_confirmed)
 
     async def verify(self, caller: Caller, key: str, candidate: str) -> Checked:
         """Check a code, which uses up one attempt. Raises: LimitReached, NumberLocked, StoreUnavailable."""
@@ -241,9 +223,23 @@ class OtpService:
         call = record.live_call if record is not None else None
         if record is None or (cancelled is None and call is None):
             return None
-        if call is None or not call.call_id:
+        if call is None:
             return record, False
-        return record, await hang_up_if_possible(self._provider_of(call), call.call_id)
+        if call.state is CallState.QUEUED:
+            await self._store.fail_call(record.id, call.number, EndReason.CANCELLED, "")
+        provider = self._router.provider(call.provider)
+        if not call.call_id or not provider.capabilities.hangs_up:
+            return record, False
+        return record, await hang_up_if_possible(provider, call.call_id)
+
+    async def close(self) -> None:
+        """Drop the calls that wait for their turns."""
+        if self._waiting_calls:
+            logger.warning("queued calls dropped", extra={"calls": len(self._waiting_calls)})
+        await self._router.close()
+        for task in list(self._waiting_calls):
+            task.cancel()
+        await asyncio.gather(*self._waiting_calls, return_exceptions=True)
 
     async def keep_time(self) -> None:
         """Let deadlines pass, and ask carriers about calls that fell silent; runs until it is cancelled."""
@@ -278,13 +274,14 @@ class OtpService:
         if call is None:
             return
         log_call(logging.WARNING, "call without news", record, call)
-        provider = self._provider_of(call)
+        provider = self._router.provider(call.provider)
+        if not provider.capabilities.can_be_asked:
+            return
         try:
             if call.call_id:
                 event = await provider.look_up(call.call_id)
             else:  # its create request got no answer, and no callback came
-                placed_after = record.created_wall + call.started_at - record.created_at
-                event = await provider.find_call(record.phone, placed_after - CLOCK_SKEW_SECONDS)
+                event = await provider.find_call(record.phone, placed_after(record, call))
         except ProviderError as error:
             logger.warning("call could not be looked up: %s", error)
             return
@@ -293,16 +290,6 @@ class OtpService:
             log_call(logging.INFO, f"call {told.call.state.value}", told, told.call)
             if call.call_id and told.call.end_reason is EndReason.FAILED:
                 await _count_if_possible(self._guard.on_carrier_failure(told))
-
-    def _provider_of(self, call: Call) -> VoiceProvider:
-        return self._providers.by_name[call.provider]
-
-    def _provider_named(self, name: str | None) -> VoiceProvider:
-        if name is None:
-            return self._providers.default
-        if name not in self._providers.by_name:
-            raise UnsupportedOption("provider", f"must be one of {', '.join(self._providers.by_name)}")
-        return self._providers.by_name[name]
 
 
 async def _count_if_possible(counting: Awaitable[None]) -> None:

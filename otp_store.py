@@ -13,7 +13,7 @@ from phone_numbers import line_key
 from sealing import Sealer
 from timer_wheel import TimerWheel
 from verification import Call, NewCall, Status, Verification, draw_verification_id
-from voice_provider import CallEvent, EndReason
+from voice_provider import CallEvent, CallState, EndReason
 
 
 class StoreUnavailable(Exception):
@@ -136,6 +136,28 @@ class OtpStore(Protocol):
         """The code, to be spoken once more now; None when it must not be."""
         ...
 
+    async def read_whole_code(self, verification_id: str, call_number: int) -> str | None:
+        """The code, to be told to a carrier before it dials; None when the call is not wanted any more."""
+        ...
+
+    async def dial_queued(self, verification_id: str, call_number: int) -> Verification | None:
+        """A queued call's turn has come; None when it is not wanted any more."""
+        ...
+
+    async def next_call(
+        self, verification_id: str, call_number: int, new_call: NewCall, why: str, *, is_certain: bool = True
+    ) -> Verification | None:
+        """Begin the next call in place of one that did not get through; None when none is wanted any more.
+
+        `why` is `failed_over` or `redialing`. With `failed_over` the call before is still being placed, and it is
+        given up; `is_certain` says that its carrier did not dial. With `redialing` it has ended.
+        """
+        ...
+
+    async def live_calls(self, provider: str) -> int:
+        """How many calls a carrier has under way, not counting queued ones."""
+        ...
+
     async def record_reading_end(
         self, verification_id: str, call_number: int, reading: int, *, wrong_key: bool = False
     ) -> Verification | None:
@@ -183,6 +205,7 @@ class MemoryOtpStore:
         self._newest: defaultdict[str, dict[str, str]] = defaultdict(dict)  # client, phone
         self._called: dict[str, str] = {}  # the verification whose call is live, by line key
         self._by_live_call: defaultdict[str, dict[str, str]] = defaultdict(dict)  # provider, call id
+        self._live_calls: defaultdict[str, int] = defaultdict(int)  # provider, without queued ones
         self._over: OrderedDict[str, float] = OrderedDict()  # in the order of their ends, with the time of each
         self._failures = NumberFailures(rules.max_failures_per_number)
         self._deadlines: TimerWheel[str] = TimerWheel()
@@ -305,7 +328,7 @@ class MemoryOtpStore:
         record = self._with_newest_call(verification_id, call_number)
         if record is None or record.call is None:
             return None
-        if record.call.call_id not in ("", event.call_id):
+        if event.call_id and record.call.call_id not in ("", event.call_id):
             raise OtherCall("the carrier's call id belongs to another call")
         named = record if record.call.call_id else steps.name_call(record, event.call_id)
         return self._save(steps.apply_event(named, event, self._clock.now()))
@@ -317,6 +340,43 @@ class MemoryOtpStore:
         code = self._sealer.unseal(record.sealed_code, record.id)
         self._save(steps.begin_reading(record, reading, self._clock.now()))
         return code
+
+    async def read_whole_code(self, verification_id: str, call_number: int) -> str | None:
+        record = self._with_newest_call(verification_id, call_number)
+        if record is None or record.is_final or record.live_call is None:
+            return None
+        code = self._sealer.unseal(record.sealed_code, record.id)
+        self._save(steps.hand_out_whole_call(record, self._clock.now()))
+        return code
+
+    async def dial_queued(self, verification_id: str, call_number: int) -> Verification | None:
+        record = self._with_newest_call(verification_id, call_number)
+        if record is None or record.is_final or record.live_call is None:
+            return None
+        now = self._clock.now()
+        record = self._save(steps.dial_queued(record, now))
+        self._watch_call(record, now)
+        return record
+
+    async def next_call(
+        self, verification_id: str, call_number: int, new_call: NewCall, why: str, *, is_certain: bool = True
+    ) -> Verification | None:
+        record = self._with_newest_call(verification_id, call_number)
+        if record is None or record.call is None or record.is_final:
+            return None
+        now = self._clock.now()
+        is_placing = record.call.state is CallState.DIALING and not record.call.call_id
+        if why == "failed_over" and not is_placing:
+            return None  # it has got through after all
+        live = self._with_live_call(record.phone, now)
+        if live is not None and (why == "redialing" or live.id != record.id):
+            return None
+        record = self._save(steps.next_call(record, new_call, now, why, is_certain=is_certain))
+        self._watch_call(record, now)
+        return record
+
+    async def live_calls(self, provider: str) -> int:
+        return self._live_calls[provider]
 
     async def record_reading_end(
         self, verification_id: str, call_number: int, reading: int, *, wrong_key: bool = False
@@ -397,8 +457,10 @@ class MemoryOtpStore:
         if before is not None and before.is_live:
             self._by_live_call[before.provider].pop(before.call_id, None)
             self._called.pop(line_key(record.phone), None)
+            self._live_calls[before.provider] -= before.state is not CallState.QUEUED
         if call is not None and call.is_live:
             self._called[line_key(record.phone)] = record.id
+            self._live_calls[call.provider] += call.state is not CallState.QUEUED
             if call.call_id:
                 self._by_live_call[call.provider][call.call_id] = record.id
 

@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 STORE_RETRY_SECONDS = 1
-PROVIDER_RETRY_SECONDS = 5
 
 _TITLES = {
     "unauthorized": "An API key is needed",
@@ -154,7 +153,9 @@ def problem_of(error: Exception) -> Problem:
             detail = "too many wrong codes in a row for this number: try again later"
             return Problem(429, "too_many_failures", detail, retry_after_seconds=error.retry_after_seconds)
         case CallStillLive():
-            return Problem(409, "call_in_progress", _LIVE, retry_after_seconds=PROVIDER_RETRY_SECONDS)
+            return Problem(
+                409, "call_in_progress", _LIVE, retry_after_seconds=ProviderUnavailable.retry_after_seconds
+            )
         case StoreUnavailable():
             logger.warning("the store cannot answer: %s", error)
             return Problem(503, "store_unavailable", _NO_STORE, retry_after_seconds=STORE_RETRY_SECONDS)
@@ -163,7 +164,7 @@ def problem_of(error: Exception) -> Problem:
             return Problem(503, error.code, detail, retry_after_seconds=error.retry_after_seconds)
         case ProviderUnavailable():
             detail = "the carrier cannot be reached, and no phone was called: try again"
-            return Problem(503, error.code, detail, retry_after_seconds=PROVIDER_RETRY_SECONDS)
+            return Problem(503, error.code, detail, retry_after_seconds=error.retry_after_seconds)
         case CallRejected():
             return Problem(502, error.code, "the carrier refused the call; the log of this service says why")
         case _:

@@ -8,7 +8,7 @@ import logging
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ from types import FrameType
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.routing import BaseRoute, Mount
@@ -29,28 +30,30 @@ import webhooks
 from abuse_guard import MONEY
 from call_flow import CallFlow
 from call_links import CallLinks
+from call_router import CallPolicy, CallRouter
 from call_script import ScriptWriter, load_spoken_texts
+from carrier_line import CarrierLine, LineLimits
+from carriers import open_carrier
 from clock import Clock
 from connection_limits import LimitedConnections, LimitedProtocol, ReceiveLimits, raise_descriptor_limit
+from dialer import Dialer
 from http_client import open_http_client
 from lean_route import MAX_BODY_BYTES, LeanApp
 from log_format import set_up_logging
 from ops import Readiness
-from otp_service import CallPolicy, OtpService
-from otp_store import MemoryOtpStore, StoreRules
+from otp_service import OtpService
+from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from protection import Protection, guard_policy, open_protection
 from sealing import Sealer
 from settings import BadSettings, MachineDetection, NoInput, ResendCode, Settings, is_tunnel, load_settings
-from simulator import phone, vobiz_api
+from simulator import phone
 from simulator.clock import SimulatorClock
 from simulator.phone import PhoneExchange
-from simulator.vobiz_api import Account, VobizCarrier
-from simulator.vobiz_call import DOCUMENT_SECONDS, callback_sender
-from vobiz_client import VobizClient, VobizConfig
-from voice_provider import Providers, SignaturePolicy
+from simulator.simulated_carriers import Network, SimulatedCarrier, simulate
+from simulator.vobiz_call import DOCUMENT_SECONDS
+from voice_provider import Providers, SignaturePolicy, VoiceProvider
 
 ROOT = Path(__file__).parent
-SIMULATOR_API_PATH = "/simulator/api/v1"
 QUIET_PATHS = ("/simulator/", "/web/", "/phone")  # the simulated network and its page log for themselves, or not
 DRAIN_SECONDS = 20
 BACKLOG = 2048
@@ -71,10 +74,11 @@ def create_app(
     settings = settings or load_settings()
     clock = clock or Clock()
     http = http or open_http_client(settings.provider_deadline_seconds)
-    carrier = _simulated_carrier(settings) if settings.uses_simulator else None
-    config = _simulator_config(settings, carrier.account) if carrier else _vobiz_config(settings)
+    simulated = _simulated_carriers(settings) if settings.uses_simulator else {}
+    carrier_settings = _simulated_settings(settings, simulated) if simulated else settings
+    clients = [open_carrier(name, carrier_settings, http) for name in settings.provider_names]
     protection = open_protection(settings, clock)
-    service, flow = _services(settings, clock, VobizClient(config, http, settings.provider_names[0]), protection)
+    service, flow = _services(settings, clock, clients, protection)
     readiness = Readiness()
     app = LeanApp(
         redirect_slashes=False,  # its redirects would be built from the Host header
@@ -85,14 +89,16 @@ def create_app(
         openapi_url="/openapi.json" if settings.serves_api_docs else None,
         docs_url=None,  # FastAPI's own pages load scripts from a foreign host: /docs is a page of ours
         redoc_url=None,
-        routes=_routes(settings, clock, service, flow, protection, readiness, carrier),
+        routes=_routes(settings, clock, service, flow, protection, readiness, simulated),
         quiet_paths=QUIET_PATHS,
-        lifespan=_lifespan(service, readiness, carrier, http),
+        lifespan=_lifespan(service, readiness, simulated, http),
         # Spans and error records would hold paths and messages, and with them numbers and call tokens.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
-    app.state.service, app.state.readiness, app.state.carrier = service, readiness, carrier
+    app.state.service, app.state.readiness = service, readiness
+    app.state.carriers = {name: one.carrier for name, one in simulated.items()}
+    app.state.carrier = next(iter(app.state.carriers.values()), None)
     return app
 
 
@@ -107,31 +113,18 @@ def public_url(settings: Settings) -> str:
     return settings.public_url or own_url(settings)
 
 
-def _vobiz_config(settings: Settings) -> VobizConfig:
-    return VobizConfig(
-        auth_id=settings.vobiz_auth_id,
-        auth_token=settings.vobiz_auth_token.get_secret_value(),
-        from_number=settings.from_number,
-        api_url=settings.vobiz_api_url,
-        signature_policy=settings.webhook_signatures,
-        request_deadline_seconds=settings.provider_deadline_seconds,
-    )
-
-
-def _simulator_config(settings: Settings, account: Account) -> VobizConfig:
-    """The simulator speaks Vobiz's protocol on our own address."""
-    return VobizConfig(
-        auth_id=account.auth_id,
-        auth_token=account.auth_token,
-        from_number=account.from_number,
-        api_url=own_url(settings) + SIMULATOR_API_PATH,
-        signature_policy=settings.webhook_signatures,
-        request_deadline_seconds=settings.provider_deadline_seconds,
-    )
+def _simulated_settings(settings: Settings, simulated: Mapping[str, SimulatedCarrier]) -> Settings:
+    """With simulated accounts and APIs, on our own address, in the place of the carriers'."""
+    update: dict[str, object] = {"from_number": settings.caller_id}
+    for one in simulated.values():
+        for name, value in one.settings.items():
+            is_secret = isinstance(getattr(settings, name), SecretStr)
+            update[name] = SecretStr(value) if is_secret else value
+    return settings.model_copy(update=update)
 
 
 def _services(
-    settings: Settings, clock: Clock, client: VobizClient, protection: Protection
+    settings: Settings, clock: Clock, clients: Sequence[VoiceProvider], protection: Protection
 ) -> tuple[OtpService, CallFlow]:
     sealer = Sealer(settings.otp_secrets or (secrets.token_urlsafe(32),))
     rules = StoreRules(
@@ -144,33 +137,54 @@ def _services(
     store = MemoryOtpStore(sealer, clock, rules)
     url = public_url(settings)
     links = CallLinks(sealer, url, settings.fallback_public_url or url)
+    writer = ScriptWriter(load_spoken_texts(ROOT / "spoken_texts"), settings.app_name, settings.default_language)
+    _check_default_language(settings, writer, clients)
     policy = CallPolicy(
         ring_timeout_seconds=settings.ring_timeout_seconds,
         time_limit_seconds=settings.call_time_limit_seconds,
         hang_up_on_machine=settings.machine_detection is MachineDetection.HANGUP,
+        deadline_seconds=settings.provider_deadline_seconds,
+        routes=setting_values.routes(settings.provider_routes),
     )
-    writer = ScriptWriter(load_spoken_texts(ROOT / "spoken_texts"), settings.app_name, settings.default_language)
-    languages = client.capabilities.languages
-    if writer.choose_language(settings.default_language, client.from_number, languages) is None:
-        raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken: use one of {', '.join(languages)}"])
-    providers = Providers({client.name: client})
-    service = OtpService(store, providers, writer, links, policy, protection, clock)
-    return service, CallFlow(store, providers, writer, links, protection, clock)
+    lines = [_line(settings, clock, client.name, store, protection) for client in clients]
+    router = CallRouter(list(zip(clients, lines, strict=True)), writer, policy)
+    dialer = Dialer(router, store, writer, links, policy, clock)
+    providers = Providers({client.name: client for client in clients})
+    flow = CallFlow(store, providers, writer, links, protection, clock)
+    return OtpService(store, router, dialer, protection, clock), flow
 
 
-def _simulated_carrier(settings: Settings) -> VobizCarrier:
-    account = vobiz_api.new_account(
-        settings.caller_id, settings.simulator_calls_per_second, settings.simulator_concurrent_calls
-    )
+def _line(settings: Settings, clock: Clock, name: str, store: OtpStore, protection: Protection) -> CarrierLine:
+    # A simulated account refuses what is too much by itself, as a real one does.
+    paced = not settings.uses_simulator or settings.simulate
+    calls_per_second = settings.of_carrier(name, "calls_per_second") if paced else 0
+    concurrent_calls = settings.of_carrier(name, "concurrent_calls") if paced else 0
+    return CarrierLine(name, LineLimits(calls_per_second, concurrent_calls), store, protection.store, clock)
+
+
+def _check_default_language(settings: Settings, writer: ScriptWriter, clients: Sequence[VoiceProvider]) -> None:
+    """Raises: BadSettings."""
+    for client in clients:
+        languages = client.capabilities.languages
+        if writer.choose_language(settings.default_language, client.from_number, languages) is None:
+            spoken = ", ".join(languages)
+            raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken by {client.name}: use one of {spoken}"])
+
+
+def _simulated_carriers(settings: Settings) -> dict[str, SimulatedCarrier]:
     clock = SimulatorClock(settings.simulator_speed)
-    signing_token = account.auth_token if settings.simulator_signatures else None
-    return VobizCarrier(
-        account,
-        callback_sender(open_http_client(DOCUMENT_SECONDS), clock, signing_token),
-        clock,
-        PhoneExchange(clock),
+    network = Network(
+        clock=clock,
+        phones=PhoneExchange(clock),
+        from_number=settings.caller_id,
+        open_http=lambda: open_http_client(DOCUMENT_SECONDS),
+        calls_per_second=settings.simulator_calls_per_second,
+        concurrent_calls=settings.simulator_concurrent_calls,
+        has_signatures=settings.simulator_signatures,
         no_input_posts=settings.simulator_no_input is NoInput.POST,
     )
+    names = dict.fromkeys((*settings.provider_names, *settings.sms_provider_names))
+    return simulate(list(names), own_url(settings), network)
 
 
 def _routes(
@@ -180,7 +194,7 @@ def _routes(
     flow: CallFlow,
     protection: Protection,
     readiness: Readiness,
-    carrier: VobizCarrier | None,
+    simulated: Mapping[str, SimulatedCarrier],
 ) -> list[BaseRoute]:
     routes = [
         *app_api.routes(service, protection, settings),
@@ -190,16 +204,17 @@ def _routes(
     if settings.operator_keys.get_secret_value() or (settings.is_open and settings.uses_simulator):
         routes += ops.block_routes(protection, clock)
     shown = {"/docs": "docs.html"} if settings.serves_api_docs else {}
-    if carrier is not None:
-        shown["/phone"] = "phone.html"
+    for one in simulated.values():
         limit = Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
-        api = Mount(SIMULATOR_API_PATH, routes=vobiz_api.routes(carrier), middleware=[limit])
-        routes += [api, *phone.routes(carrier.phones)]
+        routes.append(Mount(one.path, routes=one.routes, middleware=[limit]))
+    if simulated:
+        shown["/phone"] = "phone.html"
+        routes += phone.routes(next(iter(simulated.values())).carrier.phones)
     return [*routes, *pages.routes(shown)]
 
 
 def _lifespan(
-    service: OtpService, readiness: Readiness, carrier: VobizCarrier | None, http: httpx.AsyncClient
+    service: OtpService, readiness: Readiness, simulated: Mapping[str, SimulatedCarrier], http: httpx.AsyncClient
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -214,8 +229,9 @@ def _lifespan(
         timekeeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await timekeeper
-        if carrier is not None:
-            await carrier.close()
+        await service.close()
+        for one in simulated.values():
+            await one.carrier.close()
         await http.aclose()
 
     return lifespan
@@ -340,12 +356,19 @@ def banner(settings: Settings) -> str:
     return "\n".join(lines)
 
 
+def _lets_unsigned_in(settings: Settings) -> bool:
+    """Vobiz signs only what it is configured to sign; all other carriers' default is safe."""
+    policy = settings.webhook_signatures
+    is_default = policy is None and "vobiz" in settings.provider_names
+    return is_default or policy is SignaturePolicy.WHEN_PRESENT
+
+
 def _risks(settings: Settings) -> list[str]:
     risks = []
     if settings.is_open:
         what = "simulated calls" if settings.uses_simulator else "calls"
         risks.append(f"no API_KEYS are set: anyone who reaches this port can place {what}")
-    if not settings.uses_simulator and settings.webhook_signatures is SignaturePolicy.WHEN_PRESENT:
+    if not settings.uses_simulator and _lets_unsigned_in(settings):
         risks.append("callbacks without signature are let in by their call token (WEBHOOK_SIGNATURES)")
     if not settings.uses_simulator and settings.allowed_regions == setting_values.EVERYWHERE:
         risks.append("every region may be called (ALLOWED_REGIONS)")

@@ -16,6 +16,9 @@ SHORTEST_KEY = 24
 DEFAULT_CLIENT = "default"
 _CLIENT = re.compile(r"[a-z0-9_-]{1,32}")
 _KEY = re.compile(r"[!-+\--9;-~]+")  # visible ASCII without comma and colon
+_ROUTES_EXAMPLE = "IN=vobiz+plivo,US=plivo"
+_REDIAL_REASONS = frozenset({"busy", "no_answer", "rejected"})
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
 
 
@@ -118,3 +121,29 @@ def millionths(text: str) -> int:
     if not amount.is_finite() or amount < 0 or amount > MONEY * 10**9 or amount != int(amount):
         raise ValueError("must be amounts such as 0.02, with at most six decimals")
     return int(amount)
+
+
+def routes(text: str) -> dict[str, tuple[str, ...]]:
+    """The order of carriers for single regions."""
+    found = {}
+    for region, names in _pairs(text, _ROUTES_EXAMPLE):
+        order = tuple(name.strip() for name in names.split("+"))
+        if region not in phonenumbers.SUPPORTED_REGIONS or len(set(order)) < len(order) or not all(order):
+            raise ValueError(f"must be pairs such as {_ROUTES_EXAMPLE}")
+        found[region] = order
+    return found
+
+
+def redial_reasons(text: str) -> tuple[str, ...]:
+    """End reasons after which a call is placed once more."""
+    reasons = tuple(_parts(text))
+    if not set(reasons) <= _REDIAL_REASONS:
+        raise ValueError(f"must be some of {', '.join(sorted(_REDIAL_REASONS))}")
+    return reasons
+
+
+def language_tags(text: str) -> tuple[str, ...]:
+    tags = tuple(_parts(text))
+    if not all(_LANGUAGE.fullmatch(tag) for tag in tags):
+        raise ValueError("must be BCP 47 tags such as en-GB,nl-NL")
+    return tags

@@ -7,18 +7,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 import setting_values
 from abuse_guard import Monitor
+from carrier_settings import CarrierSettings
 from phone_numbers import InvalidPhone, to_e164
-from voice_provider import SignaturePolicy
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 TUNNEL_DOMAINS = ("ngrok.io", "ngrok.app", "ngrok.dev", "ngrok-free.app", "ngrok-free.dev", "trycloudflare.com",
                   "loca.lt", "lhr.life", "serveo.net")  # fmt: skip
 _ABSOLUTE_URL = re.compile(r"https?://([^/?#@\s]*@)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?([/?#]\S*)?")
-_VOBIZ_SETTINGS = ("VOBIZ_AUTH_ID", "VOBIZ_AUTH_TOKEN", "FROM_NUMBER")
+SMS_CARRIERS = frozenset({"plivo", "cm", "voipbin"})
 _SIMULATOR_FROM_NUMBER = "+12025550100"  # of the range that is reserved for fiction
 
 
@@ -72,19 +72,30 @@ _LISTS: dict[str, Callable[[str], object]] = {
     "spend_per_day": setting_values.millionths,
     "client_spend_per_hour": setting_values.millionths,
     "client_spend_per_day": setting_values.millionths,
+    "provider_routes": setting_values.routes,
+    "redial_on": setting_values.redial_reasons,
+    "cm_languages": setting_values.language_tags,
 }
+_API_URLS = (
+    "vobiz_api_url", "plivo_api_url", "plivo_phlo_url", "cm_api_url", "cm_sms_url", "voipbin_api_url",
+)  # fmt: skip
 
 
-class Settings(BaseSettings):
+class RedialThrough(StrEnum):
+    """Who redials: the carrier of the call before, the next one that works, or a text message is sent instead."""
+
+    SAME = "same"
+    NEXT = "next"
+    SMS = "sms"
+
+
+class Settings(CarrierSettings):
     """Every setting, with the meaning that `.env.example` gives it. Build it with `load_settings`."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
-    vobiz_auth_id: str = ""
-    vobiz_auth_token: SecretStr = SecretStr("")
-    from_number: str = ""
     http_port: int = Field(8000, ge=0, le=65535)
     public_url: str = ""
     ngrok_auth_token: SecretStr = SecretStr("")
@@ -93,10 +104,11 @@ class Settings(BaseSettings):
     environment: Environment = Environment.DEVELOPMENT
     log_format: LogFormat | None = None
     providers: str = ""
-    vobiz_api_url: str = "https://api.vobiz.ai/api/v1"
+    provider_routes: str = ""
+    sms_providers: str = ""
+    simulate: bool = False
     fallback_public_url: str = ""
     api_docs: bool | None = None
-    webhook_signatures: SignaturePolicy = SignaturePolicy.WHEN_PRESENT
 
     api_keys: SecretStr = SecretStr("")
     operator_keys: SecretStr = SecretStr("")
@@ -145,14 +157,16 @@ class Settings(BaseSettings):
     call_time_limit_seconds: int = Field(250, ge=30, le=600)
     provider_deadline_seconds: float = Field(10, gt=0, le=60)
     machine_detection: MachineDetection = MachineDetection.OFF
+    redial_on: str = ""
+    redial_times: int = Field(1, ge=1, le=3)
+    redial_after_seconds: int = Field(30, ge=5, le=300)
+    redial_through: RedialThrough = RedialThrough.NEXT
 
     simulator_speed: float = Field(1.0, gt=0)
-    simulator_calls_per_second: int = Field(0, ge=0)
-    simulator_concurrent_calls: int = Field(0, ge=0)
     simulator_signatures: bool = True
     simulator_no_input: NoInput = NoInput.CONTINUE
 
-    @field_validator("from_number")
+    @field_validator("from_number", *(f"{name}_from_number" for name in CarrierSettings.REQUIRED))
     @classmethod
     def _canonical_number(cls, value: str) -> str:
         try:
@@ -160,7 +174,7 @@ class Settings(BaseSettings):
         except InvalidPhone as error:
             raise ValueError(str(error)) from None
 
-    @field_validator("public_url", "fallback_public_url", "vobiz_api_url")
+    @field_validator("public_url", "fallback_public_url", *_API_URLS)
     @classmethod
     def _absolute_url(cls, value: str) -> str:
         if value and not _ABSOLUTE_URL.fullmatch(value):
@@ -193,14 +207,25 @@ class Settings(BaseSettings):
 
     @property
     def uses_simulator(self) -> bool:
-        return self.provider_names == ("simulator",)
+        """Whether all calls stay on this machine."""
+        return self.simulate or self.provider_names == ("simulator",)
 
     @property
     def provider_names(self) -> tuple[str, ...]:
-        """PROVIDERS, or what is configured: Vobiz as soon as one of its settings is there, else the simulator."""
+        """PROVIDERS in its order, or the carriers of which something is set, else the simulator."""
         if self.providers:
             return tuple(name.strip() for name in self.providers.split(","))
-        return ("vobiz",) if any(self._vobiz_values()) else ("simulator",)
+        if self.configured_carriers or not self.from_number:
+            return self.configured_carriers or ("simulator",)
+        return ("vobiz",)
+
+    @property
+    def sms_provider_names(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.sms_providers.split(",")) if self.sms_providers else ()
+
+    @property
+    def redial_reasons(self) -> frozenset[str]:
+        return frozenset(setting_values.redial_reasons(self.redial_on))
 
     @property
     def serves_api_docs(self) -> bool:
@@ -225,9 +250,6 @@ class Settings(BaseSettings):
     @property
     def needs_tunnel(self) -> bool:
         return not self.uses_simulator and not self.public_url
-
-    def _vobiz_values(self) -> list[str]:
-        return [self.vobiz_auth_id, self.vobiz_auth_token.get_secret_value(), self.from_number]
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -263,14 +285,7 @@ def _problem(details: Any) -> str:
 
 def _contradictions(settings: Settings) -> list[str]:
     """Values that are right one by one, but not together."""
-    problems = []
-    unknown = [name for name in settings.provider_names if name not in ("vobiz", "simulator")]
-    if unknown:
-        problems.append("PROVIDERS names an unknown carrier: known are vobiz, simulator")
-    elif len(settings.provider_names) > 1:
-        problems.append("PROVIDERS names more than one carrier: only one is supported")
-    if "vobiz" in settings.provider_names:
-        problems += _missing_vobiz_settings(settings)
+    problems = _carrier_problems(settings)
     problems += _url_problems(settings)
     problems += _exposures(settings)
     if settings.environment is Environment.PRODUCTION and settings.uses_simulator and not settings.providers:
@@ -288,13 +303,36 @@ def _contradictions(settings: Settings) -> list[str]:
     return problems
 
 
-def _missing_vobiz_settings(settings: Settings) -> list[str]:
-    values = zip(_VOBIZ_SETTINGS, settings._vobiz_values(), strict=True)
+def _carrier_problems(settings: Settings) -> list[str]:
+    """Carriers that are unknown, named twice, mixed with the simulator, or half configured."""
+    names = settings.provider_names
+    known = (*CarrierSettings.REQUIRED, "simulator")
+    problems = []
+    if any(name not in known for name in names) or len(set(names)) < len(names):
+        problems.append(f"PROVIDERS must name each carrier once, out of {', '.join(known)}")
+    elif "simulator" in names and (len(names) > 1 or settings.simulate):
+        problems.append("PROVIDERS names the simulator beside a carrier: SIMULATE=true plays all that it names")
+    unknown_texters = set(settings.sms_provider_names) - SMS_CARRIERS
+    if unknown_texters:
+        problems.append(f"SMS_PROVIDERS must be some of {', '.join(sorted(SMS_CARRIERS))}")
+    routed = {name for route in setting_values.routes(settings.provider_routes).values() for name in route}
+    if routed - set(names):
+        problems.append(f"PROVIDER_ROUTES names a carrier that PROVIDERS does not: known are {', '.join(names)}")
+    if "sms" in (settings.redial_through if settings.redial_on else "") and not settings.sms_providers:
+        problems.append("REDIAL_THROUGH is sms, but SMS_PROVIDERS names no carrier for it")
+    if not settings.simulate:
+        for name in dict.fromkeys((*names, *settings.sms_provider_names)):
+            problems += _missing_settings(settings, name)
+    return problems
+
+
+def _missing_settings(settings: Settings, name: str) -> list[str]:
+    if name not in CarrierSettings.REQUIRED:
+        return []
+    needed = ", ".join([*(field.upper() for field in CarrierSettings.REQUIRED[name]), "FROM_NUMBER"])
     return [
-        f"{name} is not set: Vobiz needs {', '.join(_VOBIZ_SETTINGS)}; "
-        "set all three in .env, or none of them to use the simulator"
-        for name, value in values
-        if not value
+        f"{missing} is not set: {name} needs {needed}; set all of them in .env, or none to use the simulator"
+        for missing in settings.missing_of(name)
     ]
 
 
@@ -324,21 +362,30 @@ def _exposures(settings: Settings) -> list[str]:
 def _url_problems(settings: Settings) -> list[str]:
     """Codes go to the public URLs and the auth token to the API: over TLS, or not off this machine."""
     problems = []
-    for name in ("public_url", "fallback_public_url", "vobiz_api_url"):
+    for name in ("public_url", "fallback_public_url", *_API_URLS):
         url: str = getattr(settings, name)
         if url.startswith("http:") and not _is_loopback(url):
             problems.append(f"{name.upper()} must start with https:// (http is for loopback hosts only)")
     for name in ("public_url", "fallback_public_url"):
         url = getattr(settings, name)
-        if "vobiz" in settings.provider_names and _is_loopback(url) and not _is_loopback(settings.vobiz_api_url):
+        if _is_loopback(url) and not _is_at_home(settings):
             problems.append(
-                f"{name.upper()} is a loopback address, which Vobiz cannot reach: set a public https URL"
+                f"{name.upper()} is a loopback address, which a carrier cannot reach: set a public https URL"
             )
         if settings.environment is Environment.PRODUCTION and is_tunnel(url):
             problems.append(
                 f"{name.upper()} is a tunnel, which ENVIRONMENT=production refuses: use a host of your own"
             )
     return problems
+
+
+def _is_at_home(settings: Settings) -> bool:
+    """Whether all carriers are on this machine, and can reach loopback addresses."""
+    if settings.uses_simulator:
+        return True
+    names = {"phlo": "plivo_phlo_url"}
+    apis = [getattr(settings, names.get(name, f"{name}_api_url"), "") for name in settings.provider_names]
+    return all(_is_loopback(url) for url in apis)
 
 
 def _is_loopback(url: str) -> bool:

@@ -57,6 +57,7 @@ FINAL = frozenset({Status.VERIFIED, Status.EXPIRED, Status.LOCKED, Status.CANCEL
 _EVENT_NAMES = (
     "created", "dialing", "ringing", "answered", "code_requested", "code_spoken", "wrong_key", "completed",
     "wrong_code", "code_replaced", "verified", "expired", "locked", "cancelled",
+    "queued", "failed_over", "redialing", "code_handed_over",
 )  # fmt: skip
 _EVENT_NUMBERS = {name: number for number, name in enumerate(_EVENT_NAMES)}
 _TIMELINE_ENTRY = struct.Struct("<BI")  # which event, and milliseconds since the creation: 5 bytes
@@ -75,6 +76,8 @@ NEWS_GRACE_SECONDS = 15
 class Call(msgspec.Struct, frozen=True, gc=False):
     """One call of a verification. Times are seconds of the store's clock; durations are seconds.
 
+    `queue_seconds` is how long it may wait for its carrier; one that does not report progress is silent until the
+    call has ended.
     `readings` is the highest reading of the code that the carrier fetched, `fetches` how often it fetched that
     one, `times_spoken` the highest reading that was played to its end. Readings only grow, which absorbs repeated
     and late callbacks.
@@ -90,6 +93,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     ring_timeout_seconds: int
     time_limit_seconds: int
     first_reading_seconds: float
+    queue_seconds: float = 0
+    reports_progress: bool = True
     state: CallState = CallState.DIALING
     call_id: str = ""
     end_reason: EndReason | None = None
@@ -113,6 +118,13 @@ class Call(msgspec.Struct, frozen=True, gc=False):
         return self.ended_at is None or now < self.ended_at + TOKEN_GRACE_SECONDS
 
 
+class GivenUp(NamedTuple):
+    """A call of which nothing was heard before another carrier was tried; if it turns up late, it is ended."""
+
+    number: int
+    provider: str
+
+
 class Verification(msgspec.Struct, frozen=True, gc=False):
     """A code on its way to one phone, for one client. `sealed_code` is empty once it can no longer be right."""
 
@@ -129,6 +141,8 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
     status: Status = Status.PENDING
     call: Call | None = None
     packed_timeline: bytes = b""
+    given_up: GivenUp | None = None
+    redials: int = 0
 
     def __repr__(self) -> str:
         return f"Verification({short_id(self.id)}, {self.status})"
@@ -167,6 +181,8 @@ class NewCall(msgspec.Struct, frozen=True):
     ring_timeout_seconds: int
     time_limit_seconds: int
     first_reading_seconds: float
+    queue_seconds: float = 0
+    reports_progress: bool = True
 
 
 def note(record: Verification, event: str, now: float) -> Verification:
@@ -179,15 +195,42 @@ def note(record: Verification, event: str, now: float) -> Verification:
 
 def start_call(record: Verification, new: NewCall, now: float) -> Verification:
     """Begin the next call. A code that was heard once stays `delivered` while it is read again."""
-    number = record.call.number + 1 if record.call else 1
     call = Call(
-        number=number,
+        number=record.call.number + 1 if record.call else 1,
         started_at=now,
-        overdue_at=now + new.ring_timeout_seconds + NEWS_GRACE_SECONDS,
+        overdue_at=0,
+        state=CallState.QUEUED if new.queue_seconds else CallState.DIALING,
         **msgspec.structs.asdict(new),
     )
+    call = msgspec.structs.replace(call, overdue_at=now + new.queue_seconds + _silent_seconds(call))
     status = record.status if record.status is Status.DELIVERED else Status.CALLING
-    return note(_replace(record, call=call, status=status), "dialing", now)
+    return note(_replace(record, call=call, status=status), call.state.value, now)
+
+
+def dial_queued(record: Verification, now: float) -> Verification:
+    """A call's turn has come."""
+    call = _call_of(record)
+    overdue_at = now + _silent_seconds(call)
+    return note(_with_call(record, state=CallState.DIALING, started_at=now, overdue_at=overdue_at), "dialing", now)
+
+
+def next_call(
+    record: Verification, new: NewCall, now: float, why: str, *, is_certain: bool = True
+) -> Verification:
+    """Begin the next call in place of one that did not get through; `why` is `failed_over` or `redialing`.
+
+    Unless it is certain that the call before was not placed, what is heard of it later ends it.
+    """
+    before = _call_of(record)
+    given_up = record.given_up if is_certain else GivenUp(before.number, before.provider)
+    redials = record.redials + (why == "redialing")
+    return start_call(note(_replace(record, given_up=given_up, redials=redials), why, now), new, now)
+
+
+def _silent_seconds(call: Call) -> float:
+    """How long the carrier may be silent about a call from when it is dialled."""
+    talking = 0 if call.reports_progress else call.time_limit_seconds
+    return call.ring_timeout_seconds + talking + NEWS_GRACE_SECONDS
 
 
 def is_due(record: Verification, now: float, wall: float) -> bool:
@@ -242,19 +285,18 @@ def apply_event(record: Verification, event: CallEvent, now: float) -> Verificat
 
 def _end_call(record: Verification, event: CallEvent, now: float) -> Verification:
     call = _call_of(record)
-    talk_seconds = _talk_seconds(call, event, now)
-    was_answered = call.answered_at is not None or bool(talk_seconds)
     spoken = call.times_spoken
-    if not spoken and call.readings and (talk_seconds or 0) >= call.first_reading_seconds:
+    if not spoken and call.readings and _least_talk_seconds(call, event, now) >= call.first_reading_seconds:
         spoken = 1  # hung up during the second reading: the first one was long over
+    ended_unanswered = call.answered_at is None and not event.was_answered
     call = msgspec.structs.replace(
         call,
         state=CallState.COMPLETED,
         times_spoken=spoken,
-        talk_seconds=talk_seconds,
-        ring_seconds=call.ring_seconds if call.answered_at is not None else int(now - call.started_at),
+        talk_seconds=_talk_seconds(call, event, now),
+        ring_seconds=int(now - call.started_at) if ended_unanswered else call.ring_seconds,
         hangup_cause=event.hangup_cause,
-        end_reason=_end_reason(record, event, was_answered=was_answered, was_spoken=bool(spoken)),
+        end_reason=EndReason.ANSWERED_AND_SPOKEN if spoken else _end_reason(record, event, now),
         # Needed no more, and a million records are kept.
         overdue_at=call.started_at,
         answered_at=None,
@@ -272,14 +314,25 @@ def _talk_seconds(call: Call, event: CallEvent, now: float) -> int | None:
     return int(now - call.answered_at) if call.answered_at is not None else None
 
 
-def _end_reason(record: Verification, event: CallEvent, *, was_answered: bool, was_spoken: bool) -> EndReason:
-    if was_spoken:
-        return EndReason.ANSWERED_AND_SPOKEN
+def _least_talk_seconds(call: Call, event: CallEvent, now: float) -> float:
+    """The callee listened for so long, at least: where only the end is reported, it may have rung to the limit."""
+    talk_seconds = _talk_seconds(call, event, now)
+    if talk_seconds is None and event.was_answered:
+        return now - call.started_at - call.ring_timeout_seconds
+    return talk_seconds or 0
+
+
+def _end_reason(record: Verification, event: CallEvent, now: float) -> EndReason:
+    """Why a call ended in which the code is not known to have been heard."""
+    call = _call_of(record)
     if record.status is Status.CANCELLED:
         return EndReason.CANCELLED
     if event.end_reason is not None:
         return event.end_reason
-    return EndReason.HUNG_UP_EARLY if was_answered else EndReason.UNKNOWN
+    if call.answered_at is not None or _talk_seconds(call, event, now):
+        return EndReason.HUNG_UP_EARLY
+    is_too_short = now - call.started_at < call.first_reading_seconds
+    return EndReason.HUNG_UP_EARLY if event.was_answered and is_too_short else EndReason.UNKNOWN
 
 
 def fail_call(record: Verification, end_reason: EndReason, cause: str, now: float) -> Verification:
@@ -305,6 +358,12 @@ def begin_reading(record: Verification, reading: int, now: float) -> Verificatio
     if reading > call.readings:
         return _with_call(note(record, "code_requested", now), readings=reading, fetches=1)
     return _with_call(record, fetches=call.fetches + 1)
+
+
+def hand_out_whole_call(record: Verification, now: float) -> Verification:
+    """The carrier is told the code before it dials, with all its replays."""
+    call = _call_of(record)
+    return _with_call(note(record, "code_handed_over", now), readings=1 + call.max_replays)
 
 
 def end_reading(record: Verification, reading: int, now: float) -> Verification:

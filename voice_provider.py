@@ -62,6 +62,7 @@ class AccountRefused(CallRejected):
 
 class ProviderUnavailable(ProviderError):
     code = "provider_unavailable"
+    retry_after_seconds = 5
 
 
 class ProviderThrottled(ProviderUnavailable):

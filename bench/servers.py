@@ -122,6 +122,7 @@ def carrier_settings(carrier: Server, port: int) -> dict[str, str]:
     return {
         "VOBIZ_API_URL": f"{carrier.url}/api/v1",
         "VOBIZ_AUTH_ID": AUTH_ID,
+        "VOBIZ_CALLS_PER_SECOND": "0",
         "VOBIZ_AUTH_TOKEN": AUTH_TOKEN,
         "FROM_NUMBER": FROM_NUMBER,
         "PUBLIC_URL": f"http://127.0.0.1:{port}",

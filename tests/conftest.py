@@ -13,6 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from carrier_settings import CarrierSettings
 from clock import Clock
 from connection_limits import ReceiveLimits
 from http_client import open_http_client
@@ -36,6 +37,7 @@ NO_LIMITS = {
     "client_wrong_codes_per_hour": 0,
     "status_reads_per_minute": 0,
     "conversion_monitor": "off",
+    **{f"{name}_calls_per_second": 0 for name in CarrierSettings.REQUIRED},
 }
 
 # Whatever a test says or hears that no output may hold. Tests add to it with `keep_secret`.
@@ -98,11 +100,21 @@ class FakeTime:
     def __init__(self) -> None:
         self.seconds = 1000.0
         self.wall_seconds = 1_767_225_600.0  # 2026-01-01T00:00:00Z
-        self.clock = Clock(now=lambda: self.seconds, wall=lambda: self.wall_seconds)
+        self.clock = Clock(now=lambda: self.seconds, wall=lambda: self.wall_seconds, sleep=self._sleep)
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
 
     def advance(self, seconds: float) -> None:
         self.seconds += seconds
         self.wall_seconds += seconds
+        for wakes_at, sleeper in self._sleepers:
+            if wakes_at <= self.seconds and not sleeper.done():
+                sleeper.set_result(None)
+        self._sleepers = [one for one in self._sleepers if not one[1].done()]
+
+    async def _sleep(self, seconds: float) -> None:
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self.seconds + seconds, sleeper))
+        await sleeper
 
 
 @pytest.fixture
@@ -130,6 +142,10 @@ class RunningService:
     @property
     def carrier(self) -> Any:
         return self.app.state.carrier
+
+    def provider(self, name: str | None = None) -> Any:
+        """The client of a carrier, by default of the first one."""
+        return self.app.state.service._router.provider(name or self.settings.provider_names[0])
 
     async def send(self, phone: str, **fields: Any) -> httpx.Response:
         keep_secret(phone)

@@ -157,7 +157,7 @@ class GuardStoreCases:
                 st.tuples(
                     st.sampled_from(["count", "count", "count", "refund", "expire"]),
                     st.integers(1, max(1, limits.windows[-1].limit // 3)),
-                    st.integers(0, 4 * limits.windows[0].seconds).map(lambda quarters: quarters / 8),
+                    st.integers(0, int(4 * limits.windows[0].seconds)).map(lambda quarters: quarters / 8),
                 ),
                 max_size=60,
             ),

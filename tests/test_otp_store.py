@@ -63,7 +63,7 @@ async def test_expiry_leaves_nothing_behind(fake_time: FakeTime) -> None:
         while (await store.expire()).some_are_left:
             continue
         await store.take_overdue_calls(1000)
-    for by_first in (store._by_live_call, store._newest):
+    for by_first in (store._by_live_call, store._newest, store._live_calls):
         assert not any(by_first.values())
         by_first.clear()
     assert [name for name, value in vars(store).items() if isinstance(value, dict) and value] == []

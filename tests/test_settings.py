@@ -106,8 +106,14 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
         ({"max_attempts": 6}, "MAX_ATTEMPTS: "),
         ({"code_ttl_seconds": 601}, "CODE_TTL_SECONDS: "),
         ({"default_language": "en US"}, "DEFAULT_LANGUAGE is not a BCP 47 tag"),
-        ({**GUARDED, "providers": "pigeon"}, "PROVIDERS names an unknown carrier"),
-        ({**VOBIZ, "public_url": URL, "providers": "vobiz,simulator"}, "PROVIDERS names more than one"),
+        (
+            {**GUARDED, "providers": "pigeon"},
+            "PROVIDERS must name each carrier once, out of vobiz, plivo, phlo, cm, voipbin, simulator",
+        ),
+        (
+            {**VOBIZ, "public_url": URL, "providers": "vobiz,simulator"},
+            "PROVIDERS names the simulator beside a carrier",
+        ),
         ({"otp_secret": "short"}, "OTP_SECRET is too short"),
         ({"otp_secret": ",".join([OTP_SECRET] * 3)}, "OTP_SECRET holds more than two"),
         ({**VOBIZ, "environment": "production"}, "PUBLIC_URL is not set"),

@@ -229,7 +229,7 @@ async def test_a_live_call_is_listed_shown_hung_up_and_recorded(service: Running
 
 
 async def test_a_call_is_found_by_its_callee_while_it_rings_and_after_its_end(service: RunningService) -> None:
-    client = service.app.state.service._providers.default
+    client = service.provider()
     started = time.time() - 5
     assert await client.find_call("+14155550142", started) is None
     ringing = (await service.send("+14155550142")).json()["call_uuid"]

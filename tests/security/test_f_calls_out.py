@@ -160,6 +160,7 @@ async def test_f1_a_key_is_forgotten_when_nothing_was_dialled(
     async with run_vobiz(carrier, fake_time.clock, **KEYS) as service:
         assert (await send(service, "key-1")).status_code in (502, 503)
         carrier.trouble = None
+        fake_time.advance(1)  # what the carrier asked for when it throttled
         again = await send(service, "key-1")
         assert again.status_code == 200
         assert "idempotent-replayed" not in again.headers
@@ -217,7 +218,7 @@ STEPS: dict[str, Seam] = {
     "a live call is looked for": lambda s: (s.app.state.service._store, "join"),
     "limits are charged": lambda s: (s.app.state.service._protection.store, "reserve"),
     "the intent is written": lambda s: (s.app.state.service._store, "begin"),
-    "the carrier is asked": lambda s: (s.app.state.service._providers.default, "place_call"),
+    "the carrier is asked": lambda s: (s.provider(), "place_call"),
     "the call's id is written": lambda s: (s.app.state.service._store, "name_call"),
     "the share is counted": lambda s: (s.app.state.service._protection.store, "tally"),
     "the quota is read": lambda s: (s.app.state.service._protection.store, "room"),
@@ -285,9 +286,7 @@ async def test_f2_a_call_of_which_nobody_knows_ends_as_unknown_and_then_the_numb
 ) -> None:
     monkeypatch.setattr("otp_service.TICK_SECONDS", 3600)
     async with run_vobiz(carrier, fake_time.clock) as service:
-        break_once(
-            monkeypatch, service.app.state.service._providers.default, "place_call", RuntimeError("x"), after=False
-        )
+        break_once(monkeypatch, service.provider(), "place_call", RuntimeError("x"), after=False)
         assert (await service.send(PHONE)).status_code == 500
         fake_time.advance(59)
         assert (await service.send(PHONE)).json()["deduplicated"] is True
@@ -388,6 +387,7 @@ async def test_f3_what_certainly_dialled_nothing_may_be_sent_again_at_once(
         assert refused.status_code in (502, 503)
         assert "evil" not in refused.text
         carrier.trouble = None
+        fake_time.advance(int(refused.headers.get("retry-after", 0)))
         assert (await service.send(PHONE)).status_code == 200
         assert carrier.calls == 2
 

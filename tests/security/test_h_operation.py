@@ -3,10 +3,12 @@
 import dataclasses
 from typing import Any
 
+import httpx
 import pytest
 
 import server
 from access import ClientKey
+from carriers import open_carrier
 from sealing import Sealer
 from settings import TUNNEL_DOMAINS, BadSettings, load_settings
 from simulator.vobiz_api import new_account
@@ -45,7 +47,8 @@ SECRETS = (SHOP_KEY, SHOP_NEW_KEY, BANK_KEY, OPERATOR_KEY, VOBIZ_TOKEN, OTP_SECR
 
 def test_h2_secrets_do_not_show_in_any_object_that_holds_them() -> None:
     settings = load_settings(**REAL)
-    config = server._vobiz_config(settings)
+    client = open_carrier("vobiz", settings, httpx.AsyncClient())
+    config = vars(client)["_config"]
     keys = [ClientKey("shop", SHOP_KEY)]
     account = dataclasses.replace(new_account("+12025550100"), auth_token=VOBIZ_TOKEN)
     for thing in (settings, config, keys, keys[0], account, Sealer([OTP_SECRET]), {"settings": settings}):

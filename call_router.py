@@ -1,0 +1,152 @@
+"""Which carriers could place a call, and which of them is to: by region, ability, health and pace."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from call_script import ScriptWriter
+from carrier_line import CarrierLine, LineHealth
+from guard_store import Reservation
+from phone_numbers import region_of
+from send_order import SendOrder, UnsupportedOption
+from verification import NewCall
+from voice_provider import Capabilities, ProviderThrottled, ProviderUnavailable, VoiceProvider
+
+
+class CarriersDown(ProviderUnavailable):
+    """No carrier is asked at present; the first one will be again after `retry_after_seconds`."""
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CallPolicy:
+    """How calls are placed, whoever asks for them. `routes` has the order of carriers for single regions."""
+
+    ring_timeout_seconds: int
+    time_limit_seconds: int
+    hang_up_on_machine: bool
+    deadline_seconds: float
+    routes: Mapping[str, tuple[str, ...]]
+
+
+class Candidate(NamedTuple):
+    """A carrier that can do what is asked for, and the language that it would speak."""
+
+    provider: VoiceProvider
+    line: CarrierLine
+    language: str
+
+
+class Choice(NamedTuple):
+    """Who is to place a call: now, with a turn, or after about so many seconds in the queue."""
+
+    candidate: Candidate
+    turn: Reservation | None
+    wait_seconds: float
+
+
+class CallRouter:
+    def __init__(
+        self, carriers: Sequence[tuple[VoiceProvider, CarrierLine]], writer: ScriptWriter, policy: CallPolicy
+    ) -> None:
+        self._carriers = {provider.name: (provider, line) for provider, line in carriers}
+        self._writer = writer
+        self._policy = policy
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._carriers)
+
+    def health(self) -> list[LineHealth]:
+        return [line.health() for _, line in self._carriers.values()]
+
+    async def close(self) -> None:
+        """Send away the calls that wait for their turns."""
+        for _, line in self._carriers.values():
+            await line.close()
+
+    def provider(self, name: str) -> VoiceProvider:
+        return self._carriers[name][0]
+
+    def candidates(self, order: SendOrder) -> list[Candidate]:
+        """The carriers that can do what an order asks for, in the order in which they are to be tried.
+
+        Raises: UnsupportedOption that names what none of them can do.
+        """
+        able = [self._carriers[name] for name in self._names(order)]
+        for option, is_met in _needs(order).items():
+            names = [provider.name for provider, _ in able]
+            able = [(provider, line) for provider, line in able if is_met(provider.capabilities)]
+            if not able:
+                raise UnsupportedOption(option, f"is not possible with {', '.join(names)}")
+        found = []
+        for provider, line in able:
+            spoken = provider.capabilities.languages
+            language = self._writer.choose_language(order.language, order.phone, spoken)
+            if language is not None:
+                found.append(Candidate(provider, line, language))
+        if not found:
+            raise UnsupportedOption("language", self._spoken_by(able))
+        return found
+
+    def _spoken_by(self, able: Sequence[tuple[VoiceProvider, CarrierLine]]) -> str:
+        words = "; ".join(
+            f"{provider.name}, which speaks {', '.join(provider.capabilities.languages)}" for provider, _ in able
+        )
+        return f"cannot be spoken by {words}"
+
+    def _names(self, order: SendOrder) -> Sequence[str]:
+        if order.provider is None:
+            return self._policy.routes.get(region_of(order.phone) or "") or tuple(self._carriers)
+        if order.provider not in self._carriers:
+            raise UnsupportedOption("provider", f"must be one of {', '.join(self._carriers)}")
+        return (order.provider,)
+
+    async def choose(self, candidates: Sequence[Candidate], longest_wait_seconds: float) -> Choice:
+        """The first carrier that can be asked now, else the one whose queue is shortest.
+
+        Raises: ProviderUnavailable when all are down, ProviderThrottled when every queue is too long.
+        """
+        for candidate in candidates:
+            turn = await candidate.line.take_turn()
+            if turn is not None:
+                return Choice(candidate, turn, 0)
+        admitting = [one for one in candidates if not one.line.breaker.seconds_closed_off]
+        if not admitting:
+            wait = min(one.line.breaker.seconds_closed_off for one in candidates)
+            raise CarriersDown("no carrier works at present; nothing was dialled", math.ceil(wait))
+        shortest = min(admitting, key=lambda one: one.line.expected_wait_seconds())
+        wait = shortest.line.expected_wait_seconds()
+        if wait > longest_wait_seconds:
+            raise ProviderThrottled(
+                "more calls wait for their turn than can be placed in time", math.ceil(wait / 2)
+            )
+        return Choice(shortest, None, wait)
+
+    def new_call(self, order: SendOrder, candidate: Candidate, queue_seconds: float = 0) -> NewCall:
+        """What a call through a candidate is begun with; `queue_seconds` is how long it may wait at the most."""
+        code_length = len(order.code) if order.code else order.code_length
+        language, capabilities = candidate.language, candidate.provider.capabilities
+        max_replays = min(order.max_replays, capabilities.max_replays)
+        needed_seconds = self._writer.whole_call_seconds(code_length, max_replays, language)
+        return NewCall(
+            provider=candidate.provider.name,
+            from_number=candidate.provider.from_number,
+            language=language,
+            max_replays=max_replays,
+            ring_timeout_seconds=self._policy.ring_timeout_seconds,
+            # As long as this call can last with all its replays, but never longer than the policy allows.
+            time_limit_seconds=min(math.ceil(needed_seconds), self._policy.time_limit_seconds),
+            first_reading_seconds=self._writer.first_reading_seconds(code_length, language),
+            queue_seconds=queue_seconds,
+            reports_progress=capabilities.reports_progress,
+        )
+
+
+def _needs(order: SendOrder) -> Mapping[str, Callable[[Capabilities], bool]]:
+    """What an order asks for beyond an ordinary call, and which carriers can do it."""
+    return {"hide_caller_id": lambda can: can.hides_caller_id} if order.hide_caller_id else {}

@@ -1,0 +1,237 @@
+"""One carrier as the dialer sees it: its pace, the calls that wait for it, and whether it works."""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from enum import StrEnum
+from typing import NamedTuple
+
+from clock import Clock
+from guard_store import Charge, GuardStore, Reservation, Rule, Window, rule
+from otp_store import OtpStore
+from voice_provider import (
+    AccountRefused,
+    CallOutcomeUnknown,
+    ProviderError,
+    ProviderThrottled,
+    ProviderUnavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+# A second and a little, as requests reach a carrier less evenly than they leave.
+PACE_SECONDS = 1.05
+FAILURES_TO_OPEN = 5
+FAILURE_MEMORY_SECONDS = 30.0
+OPEN_SECONDS = 30.0
+LOOK_AGAIN_SECONDS = 0.25  # while a carrier holds as many calls as it may
+_FAILURES = (ProviderUnavailable, CallOutcomeUnknown, AccountRefused)
+
+
+class LineState(StrEnum):
+    UP = "up"
+    DOWN = "down"
+    PROBING = "probing"
+
+
+class LineLimits(NamedTuple):
+    """What the account allows; 0 is no limit."""
+
+    calls_per_second: int = 0
+    concurrent_calls: int = 0
+
+
+class LineHealth(NamedTuple):
+    """What operators see of a carrier. `trouble` is the last error's code while it is not up."""
+
+    name: str
+    state: LineState
+    queued: int
+    trouble: str | None
+    retry_after_seconds: float
+
+
+class Breaker:
+    """Keeps requests away from a carrier that fails: five failures in 30 seconds open it for 30 seconds.
+
+    Then one request may try; its success closes the breaker, its failure opens it again.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures: deque[float] = deque(maxlen=FAILURES_TO_OPEN)
+        self._open_until = 0.0
+        self._is_open = False
+        self._is_probing = False
+        self.trouble: str | None = None
+
+    @property
+    def state(self) -> LineState:
+        if not self._is_open:
+            return LineState.UP
+        return LineState.PROBING if self._is_probing else LineState.DOWN
+
+    @property
+    def seconds_closed_off(self) -> float:
+        """How long until a request may try."""
+        return max(0.0, self._open_until - self._clock.now()) if self._is_open else 0.0
+
+    @property
+    def admits(self) -> bool:
+        return not self._is_open or (not self._is_probing and self.seconds_closed_off == 0)
+
+    def begin(self) -> None:
+        """A request starts; while the breaker is open it is the probe."""
+        self._is_probing = self._is_open
+
+    def succeed(self) -> bool:
+        """Whether the breaker was open."""
+        was_open = self._is_open
+        self._failures.clear()
+        self._is_open = self._is_probing = False
+        self.trouble = None
+        return was_open
+
+    def fail(self, trouble: str) -> bool:
+        """Whether this failure opened the breaker."""
+        now = self._clock.now()
+        self._failures.append(now)
+        self.trouble = trouble
+        is_many = len(self._failures) == FAILURES_TO_OPEN and now - self._failures[0] <= FAILURE_MEMORY_SECONDS
+        if not (is_many or self._is_probing):
+            return False
+        was_open, self._is_open, self._is_probing = self._is_open, True, False
+        self._open_until = now + OPEN_SECONDS
+        return not was_open
+
+    def abandon(self) -> None:
+        """A request ended without telling anything of the carrier."""
+        self._is_probing = False
+
+
+class CarrierLine:
+    """Turns are given in the order in which they were asked for, at the pace that the account allows.
+
+    The pace is counted in the guard store, so that workers that share one keep it together.
+    """
+
+    def __init__(
+        self, name: str, limits: LineLimits, store: OtpStore, guard_store: GuardStore, clock: Clock
+    ) -> None:
+        self.name = name
+        self.breaker = Breaker(clock)
+        self._limits = limits
+        self._pace: Rule | None = None
+        if limits.calls_per_second:
+            self._pace = rule("calls-per-second", Window(limits.calls_per_second, PACE_SECONDS))
+        self._store = store
+        self._guard_store = guard_store
+        self._clock = clock
+        self._paused_until = 0.0
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+        self._usher: asyncio.Task[None] | None = None
+
+    def health(self) -> LineHealth:
+        breaker = self.breaker
+        return LineHealth(
+            self.name, breaker.state, len(self._waiting), breaker.trouble, breaker.seconds_closed_off
+        )
+
+    def expected_wait_seconds(self) -> float:
+        """About how long a call would wait that joined the queue now."""
+        pace = self._limits.calls_per_second
+        queue_seconds = (len(self._waiting) + 1) * PACE_SECONDS / pace if pace else 0.0
+        return self._seconds_closed_off() + queue_seconds
+
+    def _seconds_closed_off(self) -> float:
+        return max(self.breaker.seconds_closed_off, self._paused_until - self._clock.now(), 0.0)
+
+    async def take_turn(self) -> Reservation | None:
+        """A turn now, if nobody waits and the carrier may be asked; it can be given back."""
+        if self._waiting or self._seconds_closed_off() or not self.breaker.admits:
+            return None
+        turn = await self._take()
+        return turn if isinstance(turn, Reservation) else None
+
+    async def _take(self) -> Reservation | float:
+        """A turn, or how long to wait before asking again."""
+        limit = self._limits.concurrent_calls
+        if limit and await self._store.live_calls(self.name) >= limit:
+            return LOOK_AGAIN_SECONDS
+        answer = await self._guard_store.reserve([Charge(self._pace, self.name)] if self._pace else [])
+        if isinstance(answer, Reservation):
+            return answer
+        return answer[0].retry_after_seconds or LOOK_AGAIN_SECONDS
+
+    async def give_back(self, turn: Reservation) -> None:
+        """A turn that was not used."""
+        await self._guard_store.refund(turn)
+
+    async def wait_for_turn(self, within_seconds: float) -> bool:
+        """Whether a turn came in time. False also when the carrier goes down, so that others can be tried."""
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        if self._usher is None or self._usher.done():
+            self._usher = asyncio.create_task(self._give_turns(), name=f"turns of {self.name}")
+        timer = asyncio.create_task(self._give_up(place, within_seconds))
+        try:
+            return await place
+        finally:
+            timer.cancel()
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(place)
+
+    async def _give_up(self, place: "asyncio.Future[bool]", seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        if not place.done():
+            place.set_result(False)
+
+    async def _give_turns(self) -> None:
+        while self._waiting:
+            wait = self._seconds_closed_off()
+            if not wait and not self.breaker.admits:
+                wait = LOOK_AGAIN_SECONDS  # a probe is on its way
+            taken = wait or await self._take()
+            if not isinstance(taken, Reservation):
+                await self._clock.sleep(taken)
+                continue
+            place = self._next_place()
+            if place is None:
+                await self.give_back(taken)
+                return
+            place.set_result(True)
+            await asyncio.sleep(0)  # its call begins before the next one's turn
+
+    def _next_place(self) -> "asyncio.Future[bool] | None":
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                return place
+        return None
+
+    def note_success(self) -> None:
+        if self.breaker.succeed():
+            logger.warning("carrier works again", extra={"provider": self.name})
+
+    def note_failure(self, error: ProviderError) -> None:
+        """What an error says of the carrier as a whole."""
+        if isinstance(error, ProviderThrottled):
+            self._paused_until = self._clock.now() + error.retry_after_seconds
+        if not isinstance(error, _FAILURES) or isinstance(error, ProviderThrottled):
+            self.note_success()  # it answered: the trouble is with this request, or with too many of them
+        elif self.breaker.fail(error.code):
+            logger.error("carrier is left alone for a while", extra={"provider": self.name, "trouble": error.code})
+            self._send_away()
+
+    def _send_away(self) -> None:
+        for place in self._waiting:
+            if not place.done():
+                place.set_result(False)
+
+    async def close(self) -> None:
+        self._send_away()
+        if self._usher is not None:
+            self._usher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._usher

@@ -1,0 +1,236 @@
+"""Placing calls: each in its turn, through the first carrier that takes it.
+
+Another carrier is tried only where nothing was dialled, or where nothing has been heard for so long that it would
+have been. What was found of each kind of failure stands in docs/providers.md.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from time import monotonic
+from typing import NamedTuple
+
+from call_flow import hang_up_if_possible, log_call
+from call_links import CallLinks
+from call_router import CallPolicy, CallRouter, Candidate
+from call_script import ScriptWriter
+from clock import Clock
+from otp_store import OtpStore
+from send_order import SendOrder
+from verification import Call, CallRef, Status, Verification, short_id
+from voice_provider import (
+    CallOrder,
+    CallOutcomeUnknown,
+    CallRejected,
+    CallState,
+    EndReason,
+    ProviderError,
+    ProviderThrottled,
+    ProviderUnavailable,
+    VoiceProvider,
+)
+
+logger = logging.getLogger(__name__)
+
+# Shares of the deadline of one request. While others could be tried, a carrier has the first to answer in; one
+# that may have dialled has until the second to be heard of, and the third to answer a question.
+ATTEMPT_SHARE, GRACE_SHARE, ASK_SHARE = 0.4, 0.7, 0.1
+LISTEN_SECONDS = 0.1
+CLOCK_SKEW_SECONDS = 10  # by which a carrier's clock may be behind ours
+
+
+class Dialed(NamedTuple):
+    """`is_confirmed` is False where no carrier has told whether it took the call."""
+
+    record: Verification
+    call: Call
+    is_confirmed: bool
+
+
+class Dialer:
+    def __init__(
+        self,
+        router: CallRouter,
+        store: OtpStore,
+        writer: ScriptWriter,
+        links: CallLinks,
+        policy: CallPolicy,
+        clock: Clock,
+    ) -> None:
+        self._router = router
+        self._store = store
+        self._writer = writer
+        self._links = links
+        self._policy = policy
+        self._clock = clock
+
+    async def wait_for_turn(
+        self, record: Verification, call: Call, candidates: Sequence[Candidate]
+    ) -> Verification | None:
+        """The record when its call may be dialled; None when it is not wanted any more, or its turn came too late.
+
+        A queued call stays with the carrier that it was begun with, unless that one goes down.
+        """
+        give_up_at = self._clock.now() + min(call.queue_seconds, (record.expires_at - self._clock.now()) / 2)
+        line = candidates[0].line
+        while (left := give_up_at - self._clock.now()) > 0:
+            if await line.wait_for_turn(left):
+                return await self._store.dial_queued(record.id, call.number)
+            if any(one.line.breaker.admits for one in candidates):
+                # Failover finds the carrier that works.
+                return await self._store.dial_queued(record.id, call.number)
+        return None
+
+    async def dial(
+        self, record: Verification, call: Call, order: SendOrder, candidates: Sequence[Candidate]
+    ) -> Dialed:
+        """Place a call whose turn has come, through the first of the candidates that takes it.
+
+        Ends within the deadline of a request. Raises: ProviderError when no carrier dialled.
+        """
+        ends_at = monotonic() + self._policy.deadline_seconds
+        errors: list[ProviderError] = []
+        for position, candidate in enumerate(candidates):
+            others = [one for one in candidates[position + 1 :] if one.line.breaker.admits]
+            if errors:
+                moved = await self._fail_over(record, order, candidate, errors[-1], ends_at)
+                if moved is None or moved.call is None:
+                    continue
+                record, call = moved, moved.call
+            try:
+                return await self._place(
+                    record, call, order, candidate, self._attempt_seconds(ends_at, bool(others))
+                )
+            except CallOutcomeUnknown as error:
+                errors.append(error)
+                heard = await self._listen(record, call, candidate, ends_at) if others else Heard(False, None)
+                if heard.of is not None and heard.of.call is not None:
+                    return Dialed(heard.of, heard.of.call, bool(heard.of.call.call_id))
+                if not heard.nothing_was_dialled:
+                    break
+            except ProviderError as error:
+                errors.append(error)
+        return await self._give_up(record, call, errors)
+
+    def _attempt_seconds(self, ends_at: float, has_others: bool) -> float:
+        left = ends_at - monotonic()
+        return min(left, ATTEMPT_SHARE * self._policy.deadline_seconds) if has_others else left
+
+    async def _place(
+        self, record: Verification, call: Call, order: SendOrder, candidate: Candidate, seconds: float
+    ) -> Dialed:
+        provider, line, _ = candidate
+        log_call(logging.INFO, "placing call", record, call)  # what a crash from here on leaves to be found
+        call_order = await self._call_order(record, call, order, provider)
+        line.breaker.begin()
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                call_id = await provider.place_call(call_order)
+        except (ProviderError, TimeoutError) as error:
+            trouble = error if isinstance(error, ProviderError) else CallOutcomeUnknown("no answer in time")
+            line.note_failure(trouble)
+            is_unknown = isinstance(trouble, CallOutcomeUnknown)
+            text = f"call not confirmed: {trouble}" if is_unknown else f"call not placed: {trouble}"
+            log_call(logging.WARNING, text, record, call)
+            raise trouble from None
+        except BaseException:
+            line.breaker.abandon()
+            raise
+        line.note_success()
+        log_call(logging.INFO, "call placed", record, call)
+        record = await self._store.name_call(record.id, call.number, call_id) or record
+        if record.status is Status.CANCELLED:  # while we were waiting for the carrier
+            await hang_up_if_possible(provider, call_id)
+        return Dialed(record, record.call or call, is_confirmed=True)
+
+    async def _call_order(
+        self, record: Verification, call: Call, order: SendOrder, provider: VoiceProvider
+    ) -> CallOrder:
+        script = None
+        if not provider.capabilities.fetches_script:
+            code = await self._store.read_whole_code(record.id, call.number)
+            if code is None:
+                raise CallRejected("the call is not wanted any more")
+            script = self._writer.whole_call(code, call.language, call.max_replays)
+        return CallOrder(
+            to=record.phone,
+            from_number=call.from_number,
+            urls=self._links.urls(CallRef(record.id, call.number), reading=0),
+            ring_timeout_seconds=call.ring_timeout_seconds,
+            time_limit_seconds=call.time_limit_seconds,
+            hang_up_on_machine=self._policy.hang_up_on_machine,
+            hide_caller_id=order.hide_caller_id,
+            reference=f"{short_id(record.id)}-{call.number}",
+            script=script,
+        )
+
+    async def _fail_over(
+        self, record: Verification, order: SendOrder, candidate: Candidate, error: ProviderError, ends_at: float
+    ) -> Verification | None:
+        """The verification with its next call, once the carrier has a turn for it; None when it cannot be."""
+        line, call = candidate.line, record.call
+        has_turn = await line.take_turn() is not None
+        if not has_turn and line.breaker.admits:
+            has_turn = await line.wait_for_turn(max(0.0, ends_at - monotonic()))
+        if not has_turn or call is None:
+            return None
+        new_call = self._router.new_call(order, candidate)
+        is_certain = not isinstance(error, CallOutcomeUnknown)
+        moved = await self._store.next_call(record.id, call.number, new_call, "failed_over", is_certain=is_certain)
+        if moved is not None and moved.call is not None:
+            log_call(logging.WARNING, "failed over", moved, moved.call, {"from_provider": call.provider})
+        return moved
+
+    async def _listen(self, record: Verification, call: Call, candidate: Candidate, ends_at: float) -> "Heard":
+        """What comes of a call that may have been dialled: a callback, or its carrier's word when it is asked."""
+        until = ends_at - (1 - GRACE_SHARE) * self._policy.deadline_seconds
+        while monotonic() < until:
+            known = await self._store.find_by_id(record.id)
+            if known is None or known.call is None or known.call.number != call.number:
+                return Heard(False, None)
+            if known.call.call_id or known.call.state is not CallState.DIALING:
+                return Heard(False, known)
+            await asyncio.sleep(LISTEN_SECONDS)
+        return await self._ask(record, call, candidate.provider)
+
+    async def _ask(self, record: Verification, call: Call, provider: VoiceProvider) -> "Heard":
+        """Ask the carrier for a call that should have been heard of by now."""
+        if provider.capabilities.can_be_asked:
+            try:
+                async with asyncio.timeout(ASK_SHARE * self._policy.deadline_seconds):
+                    event = await provider.find_call(record.phone, placed_after(record, call))
+            except (ProviderError, TimeoutError):
+                logger.warning("carrier could not be asked for a call", extra={"provider": provider.name})
+            else:
+                if event is None:
+                    return Heard(True, None)
+                return Heard(False, await self._store.record_call_event(record.id, call.number, event))
+        return Heard(provider.capabilities.reports_progress, None)
+
+    async def _give_up(self, record: Verification, call: Call, errors: Sequence[ProviderError]) -> Dialed:
+        """No carrier took the call. Raises: ProviderError, the most hopeful one, unless one may have dialled."""
+        is_open = isinstance(errors[-1], CallOutcomeUnknown)
+        if not is_open:
+            await self._store.fail_call(record.id, call.number, EndReason.FAILED, errors[-1].code)
+        if not any(isinstance(error, CallOutcomeUnknown) for error in errors):
+            raise max(errors, key=_hope)
+        known = await self._store.find_by_id(record.id) or record  # a callback may have told us meanwhile
+        call = known.call or call
+        return Dialed(known, call, is_confirmed=bool(call.call_id))
+
+
+class Heard(NamedTuple):
+    """`of` is the verification if its call was heard of; `nothing_was_dialled` if it would have been by now."""
+
+    nothing_was_dialled: bool
+    of: Verification | None
+
+
+def placed_after(record: Verification, call: Call) -> float:
+    """Unix time before which a carrier did not have this call."""
+    return record.created_wall + call.started_at - record.created_at - CLOCK_SKEW_SECONDS
+
+
+def _hope(error: ProviderError) -> int:
+    """Errors that may pass by themselves count for more."""
+    return isinstance(error, ProviderUnavailable) + isinstance(error, ProviderThrottled)

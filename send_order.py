@@ -1,0 +1,28 @@
+"""What a backend asks for, before anything is decided."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class SendOrder:
+    """One request for a code. `phone` is E.164; `code` is the backend's own, if it brought one."""
+
+    client: str
+    phone: str = field(repr=False)
+    language: str | None
+    code: str | None = field(repr=False)
+    code_length: int
+    ttl_seconds: int
+    max_replays: int
+    hide_caller_id: bool
+    provider: str | None
+    reference: str | None
+
+
+class UnsupportedOption(Exception):
+    """A request asks for something that this service, or the carrier in question, cannot do."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+        self.message = message
