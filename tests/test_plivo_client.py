@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -462,6 +463,14 @@ def test_polly_widens_the_languages() -> None:
     first = {tag.split("-")[0]: tag for tag in reversed(spoken)}
     basic = {tag.split("-")[0]: tag for tag in reversed(BASIC_LANGUAGES)}
     assert basic.items() <= first.items(), "the variety for a language's other regions stays the same"
+
+
+def test_every_language_is_on_plivos_page() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "plivo.md").read_text(encoding="utf-8")
+    table = page.split("| `WOMAN` and Polly |")[1].split("\n\n")[0]
+    basic, polly = (set(re.findall(r"[a-z]{2,3}-[A-Z]{2}", row)) for row in table.splitlines())
+    assert basic == set(BASIC_LANGUAGES)
+    assert basic | polly == set(POLLY_VOICES)
 
 
 def test_secrets_do_not_show_in_representations() -> None:
