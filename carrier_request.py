@@ -84,7 +84,7 @@ def refusal(
         return AccountRefused(text)
     if 400 <= status < 500 and status != 408:  # a request time-out says nothing about the call
         return CallRejected(text)
-    if is_own_error:
+    if is_own_error and status >= 500:
         return ProviderUnavailable(reasons.get(status, f"{carrier} is in trouble") + suffix)
     return CallOutcomeUnknown(f"{carrier} failed; the request may have been carried out" + suffix)
 

@@ -50,9 +50,11 @@ class CarrierSettings(BaseSettings):
     plivo_calls_per_second: int = Field(2, ge=0, le=1000)
     plivo_concurrent_calls: int = Field(0, ge=0)
     plivo_polly: bool = True
+    plivo_ssml: bool = False
     plivo_sms_sender: str = ""
     plivo_dlt_entity_id: str = ""
     plivo_dlt_template_id: str = ""
+    plivo_dlt_template_category: str = ""
 
     plivo_phlo_id: str = ""
     plivo_phlo_url: str = "https://phlorunner.plivo.com/v1"

@@ -9,6 +9,8 @@ import setting_values
 from cm_client import CmClient, CmConfig
 from cm_sms import CmSms, CmSmsConfig
 from phlo_client import PhloClient, PhloConfig
+from plivo_client import PlivoClient, PlivoConfig
+from plivo_sms import PlivoSms, PlivoSmsConfig
 from settings import Settings
 from sms_provider import SmsProvider
 from vobiz_client import VobizClient, VobizConfig
@@ -37,6 +39,35 @@ def _vobiz(settings: Settings, http: httpx.AsyncClient, name: str) -> VoiceProvi
         request_deadline_seconds=settings.provider_deadline_seconds,
     )
     return VobizClient(config, http, name)
+
+
+def _plivo(settings: Settings, http: httpx.AsyncClient, name: str) -> VoiceProvider:
+    config = PlivoConfig(
+        auth_id=settings.plivo_auth_id,
+        auth_token=settings.plivo_auth_token.get_secret_value(),
+        from_number=settings.from_number_of(name),
+        api_url=settings.plivo_api_url,
+        signature_policy=settings.webhook_signatures or SignaturePolicy.REQUIRED,
+        polly=settings.plivo_polly,
+        ssml=settings.plivo_ssml,
+        request_deadline_seconds=settings.provider_deadline_seconds,
+    )
+    return PlivoClient(config, http, name)
+
+
+def _plivo_texts(settings: Settings, http: httpx.AsyncClient) -> SmsProvider:
+    config = PlivoSmsConfig(
+        auth_id=settings.plivo_auth_id,
+        auth_token=settings.plivo_auth_token.get_secret_value(),
+        from_number=settings.plivo_sms_sender or settings.from_number_of("plivo"),
+        api_url=settings.plivo_api_url,
+        signature_policy=settings.webhook_signatures or SignaturePolicy.REQUIRED,
+        dlt_entity_id=settings.plivo_dlt_entity_id,
+        dlt_template_id=settings.plivo_dlt_template_id,
+        dlt_template_category=settings.plivo_dlt_template_category,
+        request_deadline_seconds=settings.provider_deadline_seconds,
+    )
+    return PlivoSms(config, http)
 
 
 def _phlo(settings: Settings, http: httpx.AsyncClient, name: str) -> VoiceProvider:
@@ -103,12 +134,14 @@ def _voipbin_config(settings: Settings, from_number: str) -> VoipbinConfig:
 
 _CARRIERS: Mapping[str, Callable[[Settings, httpx.AsyncClient, str], VoiceProvider]] = {
     "vobiz": _vobiz,
+    "plivo": _plivo,
     "phlo": _phlo,
     "cm": _cm,
     "voipbin": _voipbin,
     "simulator": _vobiz,  # the plain simulator speaks Vobiz's protocol
 }
 _TEXTERS: Mapping[str, Callable[[Settings, httpx.AsyncClient], SmsProvider]] = {
+    "plivo": _plivo_texts,
     "cm": _cm_texts,
     "voipbin": _voipbin_texts,
 }

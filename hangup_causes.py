@@ -75,6 +75,7 @@ def ended_event(
 
 def _hangup_cause(fields: Mapping[str, str], code: str) -> str:
     """The carrier's own words, such as `USER_BUSY 3010`, kept short and printable."""
-    name = fields.get("HangupCause") or fields.get("hangup_cause") or fields.get("HangupCauseName") or ""
+    names = ("HangupCause", "hangup_cause", "HangupCauseName", "hangup_cause_name")
+    name = next(filter(None, map(fields.get, names)), "")
     cause = re.sub(r"[^A-Za-z0-9_ ()-]", "", f"{name} {code}".strip())[:64]
     return sys.intern(cause)  # a handful of causes, kept for many calls

@@ -52,8 +52,8 @@ from settings import BadSettings, MachineDetection, NoInput, ResendCode, Setting
 from simulator import phone
 from simulator.clock import SimulatorClock
 from simulator.phone import PhoneExchange
+from simulator.plivo_call import LONGEST_CALLBACK_SECONDS
 from simulator.simulated_carriers import Network, SimulatedCarrier, simulate
-from simulator.vobiz_call import DOCUMENT_SECONDS
 from sms_provider import SmsProvider
 from text_messages import TextMessages
 from voice_provider import Providers, SignaturePolicy, VoiceProvider
@@ -209,7 +209,7 @@ def _simulated_carriers(settings: Settings) -> dict[str, SimulatedCarrier]:
         clock=clock,
         phones=PhoneExchange(clock),
         from_number=settings.caller_id,
-        open_http=lambda: open_http_client(DOCUMENT_SECONDS),
+        open_http=lambda: open_http_client(LONGEST_CALLBACK_SECONDS),
         calls_per_second=settings.simulator_calls_per_second,
         concurrent_calls=settings.simulator_concurrent_calls,
         has_signatures=settings.simulator_signatures,

@@ -19,6 +19,8 @@ class Dialect:
 
     `menu` is the element that gathers a key; `menu_attributes` are set on each of them, and the wait in seconds
     goes into `menu_timeout_attribute`, raised to `menu_shortest_seconds` where the provider asks for more.
+    `voices` has a voice for each language where the provider has such; those understand SSML, and with
+    `spells_as` an utterance of one character is marked as `<say-as interpret-as="...">`.
     """
 
     pause: str
@@ -27,6 +29,8 @@ class Dialect:
     menu_shortest_seconds: int
     menu_attributes: tuple[tuple[str, str], ...]
     speak_attributes: tuple[tuple[str, str], ...] = field(default=())
+    voices: Mapping[str, str] = field(default_factory=dict)
+    spells_as: str = ""
 
 
 def render(script: CallScript, dialect: Dialect, urls: CallUrls) -> bytes:
@@ -61,13 +65,22 @@ def _step(step: Step, dialect: Dialect, urls: CallUrls) -> str:
 def _plain_step(step: Speak | Pause | PlayAudio | Hangup, dialect: Dialect) -> str:
     match step:
         case Speak(text, language):
-            return _element("Speak", {**dict(dialect.speak_attributes), "language": language}, escaped(text))
+            return _speak(text, language, dialect)
         case Pause(seconds):
             return _element(dialect.pause, {"length": str(seconds)})
         case PlayAudio(url):
             return _element("Play", {}, escaped(url))
         case Hangup():
             return _element("Hangup", {})
+
+
+def _speak(text: str, language: str, dialect: Dialect) -> str:
+    voice = dialect.voices.get(language)
+    chosen = {"voice": voice} if voice else {}
+    content = escaped(text)
+    if voice and dialect.spells_as and len(text) == 1:
+        content = _element("say-as", {"interpret-as": dialect.spells_as}, content)
+    return _element("Speak", {**dict(dialect.speak_attributes), **chosen, "language": language}, content)
 
 
 def _element(name: str, attributes: Mapping[str, str], content: str = "") -> str:

@@ -139,7 +139,8 @@ class CallbackSender:
         async def send() -> httpx.Response:
             headers = {"User-Agent": self.rules.user_agent, **self.rules.sign(method, url, fields)}
             if method == "GET":
-                return await self.http.get(url, params=dict(fields), headers=headers)
+                # Behind the query that the URL has: httpx's `params` would take its place.
+                return await self.http.get(httpx.URL(url).copy_merge_params(dict(fields)), headers=headers)
             headers["Content-Type"] = "application/x-www-form-urlencoded"
             return await self.http.post(url, content=urlencode(fields), headers=headers)
 

@@ -1,13 +1,13 @@
 """The carriers that can be simulated: each with an account of its own, on one network of telephones."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import httpx
 from starlette.routing import BaseRoute
 
-from simulator import cm_account, cm_api, phlo_api, vobiz_api, voipbin_api
+from simulator import cm_account, cm_api, phlo_api, plivo_api, vobiz_api, voipbin_api
 from simulator.clock import SimulatorClock
 from simulator.network import Carrier
 from simulator.phone import PhoneExchange
@@ -27,6 +27,9 @@ class Network:
     concurrent_calls: int = 0
     has_signatures: bool = True
     no_input_posts: bool = False
+    # Plivo's XML and its PHLOs are used with one account.
+    plivo_auth_id: str = field(default_factory=lambda: plivo_api.new_account("").auth_id)
+    plivo_auth_token: str = field(default_factory=lambda: plivo_api.new_account("").auth_token, repr=False)
 
 
 class SimulatedCarrier(NamedTuple):
@@ -63,9 +66,30 @@ def _vobiz(base_url: str, network: Network, is_first: bool) -> SimulatedCarrier:
     return SimulatedCarrier(carrier, path, vobiz_api.routes(carrier), settings)
 
 
+def _plivo(base_url: str, network: Network, is_first: bool) -> SimulatedCarrier:
+    path = "/simulator/plivo/v1"
+    account = plivo_api.new_account(network.from_number, network.calls_per_second, network.concurrent_calls)
+    account = replace(account, auth_id=network.plivo_auth_id, auth_token=network.plivo_auth_token)
+    carrier = plivo_api.PlivoCarrier(
+        account,
+        network.open_http(),
+        network.clock,
+        network.phones,
+        is_signing=network.has_signatures,
+        is_first=is_first,
+    )
+    settings = {
+        "plivo_auth_id": account.auth_id,
+        "plivo_auth_token": account.auth_token,
+        "plivo_api_url": base_url + path,
+    }
+    return SimulatedCarrier(carrier, path, plivo_api.routes(carrier), settings)
+
+
 def _phlo(base_url: str, network: Network, is_first: bool) -> SimulatedCarrier:
     path = "/simulator/phlo/v1"
     account = phlo_api.new_account(network.from_number, network.calls_per_second, network.concurrent_calls)
+    account = replace(account, auth_id=network.plivo_auth_id, auth_token=network.plivo_auth_token)
     carrier = phlo_api.PhloCarrier(account, network.open_http(), network.clock, network.phones, is_first=is_first)
     settings: dict[str, str | bool] = {
         "plivo_auth_id": account.auth_id,
@@ -117,6 +141,7 @@ def _voipbin(base_url: str, network: Network, is_first: bool) -> SimulatedCarrie
 _MAKERS: Mapping[str, Callable[[str, Network, bool], SimulatedCarrier]] = {
     "simulator": _vobiz,
     "vobiz": _vobiz,
+    "plivo": _plivo,
     "phlo": _phlo,
     "cm": _cm,
     "voipbin": _voipbin,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import logging
 import re
@@ -202,17 +203,19 @@ async def run_service(
         await serving
 
 
+_CALL_TOKEN = re.compile(r"[0-9a-f]{68}")
+
+
 def keep_secrets_of_calls(app: FastAPI) -> None:
-    """Codes that the service drew, and call tokens, as the simulated carrier came to know them."""
-    carrier = app.state.carrier
-    if carrier is None:
-        return
-    for call in [*carrier.calls.values(), *carrier.records.values()]:
-        keep_secret(call.request.to)
-        keep_secret(call.request.answer.url.split("/answer/")[-1].split("?")[0])
-        spelled = "".join(text for text in call.spoken if len(text) == 1)
-        if len(spelled) >= 12 and spelled[:6].isdigit():  # a code that was drawn, and read twice
-            keep_secret(spelled[:6])
+    """Codes that the service drew, and call tokens, as the simulated carriers came to know them."""
+    for carrier in app.state.carriers.values():
+        for call in [*carrier.calls.values(), *carrier.records.values()]:
+            keep_secret(call.request.to)
+            for token in _CALL_TOKEN.findall(str(dataclasses.asdict(call.request))):
+                keep_secret(token)
+            spelled = "".join(text for text in call.spoken if len(text) == 1)
+            if len(spelled) >= 12 and spelled[:6].isdigit():  # a code that was drawn, and read twice
+                keep_secret(spelled[:6])
 
 
 @pytest.fixture

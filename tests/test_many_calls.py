@@ -47,7 +47,7 @@ async def test_a_thousand_calls_at_once_all_end_spoken_and_verified(monkeypatch:
     # One process plays carrier, service and backend here: let the carrier be as patient as a busy machine needs.
     monkeypatch.setattr(vobiz_call, "NOTICE_SECONDS", 60)
     monkeypatch.setattr(vobiz_call, "DOCUMENT_SECONDS", 60)
-    monkeypatch.setattr(server, "DOCUMENT_SECONDS", 60)  # also of its wait for one of 500 connections
+    monkeypatch.setattr(server, "LONGEST_CALLBACK_SECONDS", 60)  # also of its wait for one of 500 connections
     async with run_service(provider_deadline_seconds=60) as service:
         clock = service.carrier.clock = GatedClock()
         service.carrier.stand_in = SCRIPTED_CALLEES["+14155550102"]

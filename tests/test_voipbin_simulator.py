@@ -118,7 +118,9 @@ class World:
         self.client.check_webhook(webhook, must_be_signed=is_accounts)
         if b'"message_' in webhook.body[:20]:
             self.sms.check_report(webhook)
-            self.reports.append(self.sms.parse_report(webhook))
+            told = self.sms.parse_report(webhook)
+            assert told is not None
+            self.reports.append(told)
             return
         event = self.client.parse_event(webhook, None)
         self.events.append(event)
