@@ -4,12 +4,10 @@ import logging
 
 from abuse_guard import AbuseGuard
 from call_log import log_call
-from otp_store import OtpStore, StoreUnavailable
+from otp_store import OtpStore
 from redial import Redials
 from verification import CallRef, Verification
 from voice_provider import CallEvent, CallState, EndReason
-
-logger = logging.getLogger(__name__)
 
 
 class CallEvents:
@@ -39,7 +37,4 @@ class CallEvents:
     async def _call_is_over(self, record: Verification, end_reason: EndReason | None) -> None:
         self._redials.plan(record)
         if end_reason is EndReason.FAILED:
-            try:
-                await self._guard.on_carrier_failure(record)
-            except StoreUnavailable as error:  # counted beside the call, which stands without it
-                logger.warning("the store cannot answer: %s", error)
+            await self._guard.count_if_possible(self._guard.on_carrier_failure(record))
