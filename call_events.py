@@ -6,7 +6,7 @@ from abuse_guard import AbuseGuard
 from call_log import log_call
 from otp_store import OtpStore
 from redial import Redials
-from verification import CallRef, Verification
+from verification import Call, CallRef, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 
@@ -16,19 +16,18 @@ class CallEvents:
         self._guard = guard
         self._redials = redials
 
-    async def take_in(self, ref: CallRef, event: CallEvent) -> Verification | None:
-        """The verification with its newest call moved on; None when the event is not about that call.
+    async def take_in(self, before: Verification, call: Call, event: CallEvent) -> Verification | None:
+        """The verification with its newest call moved on; None when `call` is not its newest one any more.
 
         Raises: OtherCall, StoreUnavailable.
         """
-        before = await self._store.find_by_id(ref.verification_id)
+        ref = CallRef(before.id, call.number)
         record = await self._store.record_call_event(*ref, event)
         if record is not None and event.reading:
             record = await self._store.record_reading_end(*ref, event.reading) or record
         if record is None or record.call is None:
             return record
-        state = before.call.state if before is not None and before.call is not None else None
-        if record.call.state is not state:
+        if record.call.state is not call.state:
             log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
             if record.call.state is CallState.COMPLETED:
                 await self._call_is_over(record, record.call.end_reason)

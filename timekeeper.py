@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from abuse_guard import SendRefused
 from call_events import CallEvents
-from call_log import log_call, log_verification
+from call_log import hang_up_if_possible, log_call, log_verification
 from call_placer import CallPlacer
 from call_router import CallRouter, Candidate
 from clock import Clock
@@ -18,7 +18,7 @@ from otp_store import OtpStore
 from protection import Protection
 from redial import Redials
 from send_order import SendOrder, UnsupportedOption
-from verification import Call, CallRef, Verification
+from verification import Call, Verification
 from voice_provider import ProviderError
 
 logger = logging.getLogger(__name__)
@@ -93,8 +93,12 @@ class Timekeeper:
         except ProviderError as error:
             logger.warning("call could not be looked up: %s", error)
             return
-        if event is not None:
-            await self._events.take_in(CallRef(record.id, call.number), event)
+        if event is None:
+            return
+        told = await self._events.take_in(record, call, event)
+        is_too_long = told is not None and told.live_call is not None and not provider.capabilities.limits_call
+        if is_too_long and provider.capabilities.hangs_up:
+            await hang_up_if_possible(provider, event.call_id)
 
     async def redial(self) -> None:
         """Place the calls once more that were busy or not answered, where that is wanted."""
@@ -127,7 +131,7 @@ class Timekeeper:
             code_length=call.code_length,
             ttl_seconds=max(1, int(record.expires_at - self._clock.now())),
             max_replays=call.max_replays,
-            hide_caller_id=False,
+            hide_caller_id=call.hide_caller_id,
             provider=None,
             reference=record.reference,
         )
