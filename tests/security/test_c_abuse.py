@@ -104,14 +104,14 @@ def test_c1_the_examples_are_all_there() -> None:
     assert set(NUMBERS_BY_REGION) == set(phonenumbers.SUPPORTED_REGIONS) - without_any | {"001"}
 
 
-@pytest.mark.parametrize("regions", [None, {"US"}, {"IN", "GB"}, {"RU"}, {"IT", "VA", "FR"}, set()], ids=str)
+@pytest.mark.parametrize("regions", [None, ("US",), ("IN", "GB"), ("RU",), ("IT", "VA", "FR"), ()], ids=str)
 async def test_c1_of_all_examples_only_allowed_ones_are_called(
-    fake_time: FakeTime, regions: set[str] | None
+    fake_time: FakeTime, regions: tuple[str, ...] | None
 ) -> None:
     guard = guard_of(fake_time, allowed_regions=regions if regions is None else frozenset(regions))
     called = {phone for phone in EXAMPLES if await would_call(guard, phone)}
     assert called == {phone for phone in EXAMPLES if is_in(phone, regions)}
-    assert bool(called) == (regions != set()), "an empty list lets nobody be called, any other one somebody"
+    assert bool(called) == (regions != ()), "an empty list lets nobody be called, any other one somebody"
 
 
 async def test_c1_each_region_opens_no_other_one(fake_time: FakeTime) -> None:
