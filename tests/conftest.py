@@ -6,6 +6,7 @@ import io
 import logging
 import re
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -90,6 +91,22 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if leaks and report.passed:
         report.outcome = "failed"
         report.longrepr = f"{len(leaks)} secrets, codes or numbers were written to the terminal"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Tests that are marked `untraced` run at full speed also under coverage: it would take most of their time.
+
+    pytest-cov's own mark, `no_cover`, has no effect in the workers of pytest-xdist: each of them starts two
+    collectors, and when one stops, the other takes over.
+    """
+    tracer = sys.gettrace()
+    if item.get_closest_marker("untraced"):
+        sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
 
 
 class FakeTime:

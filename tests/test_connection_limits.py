@@ -541,6 +541,7 @@ async def test_who_falls_silent_behind_a_refused_body_is_cut(world: World) -> No
 # Many
 
 
+@pytest.mark.untraced
 async def test_one_sweep_cuts_a_thousand_and_a_healthy_client_is_served_meanwhile(world: World) -> None:
     raise_descriptor_limit()
     senders = [await world.connect() for _ in range(1000)]
