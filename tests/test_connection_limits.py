@@ -474,6 +474,7 @@ async def test_a_sender_that_asks_on_without_reading_is_cut_and_fills_no_memory(
     await app.asked.wait()
     await sender.rest()
     assert len(sender.connection.pipeline) <= MOST_PIPELINED
+    app.gate.set()  # or the stop would wait for the app
 
 
 async def test_a_large_head_behind_a_slow_request_waits_for_its_response(world: World) -> None:
