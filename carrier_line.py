@@ -142,12 +142,14 @@ class CarrierLine:
             self.name, breaker.state, len(self._waiting), breaker.trouble, breaker.seconds_closed_off
         )
 
-    def expected_wait_seconds(self) -> float:
+    async def expected_wait_seconds(self) -> float:
         """About how long a call would wait that joined the queue now; infinite when there is no place in it."""
-        if len(self._waiting) >= MAX_WAITING:
+        # A call is on record as queued a moment before it stands in the queue: of many at once each must be seen.
+        queued = max(len(self._waiting), await self._store.queued_calls(self.name))
+        if queued >= MAX_WAITING:
             return math.inf
         pace = self._limits.calls_per_second
-        queue_seconds = (len(self._waiting) + 1) * PACE_SECONDS / pace if pace else 0.0
+        queue_seconds = (queued + 1) * PACE_SECONDS / pace if pace else 0.0
         return self._seconds_closed_off() + queue_seconds
 
     def _seconds_closed_off(self) -> float:

@@ -38,9 +38,13 @@ class LiveCalls:
     """What a line asks the store of verifications for."""
 
     count = 0
+    queued = 0
 
     async def live_calls(self, provider: str) -> int:
         return self.count
+
+    async def queued_calls(self, provider: str) -> int:
+        return self.queued
 
 
 class BrokenNow(MemoryGuardStore):
@@ -260,15 +264,21 @@ async def test_a_turn_that_is_given_back_is_the_next_ones() -> None:
 
 async def test_the_expected_wait_grows_with_the_queue_and_with_a_pause() -> None:
     world = World(calls_per_second=2)
-    assert world.line.expected_wait_seconds() == pytest.approx(PACE_SECONDS / 2)
+    assert await world.line.expected_wait_seconds() == pytest.approx(PACE_SECONDS / 2)
     for name in range(5):
         world.queue(name)
     await world.time.settle()
     assert world.queued == 3
-    assert world.line.expected_wait_seconds() == pytest.approx(4 * PACE_SECONDS / 2)
+    assert await world.line.expected_wait_seconds() == pytest.approx(4 * PACE_SECONDS / 2)
     world.line.note_failure(ProviderThrottled("slowly", 7))
-    assert world.line.expected_wait_seconds() == pytest.approx(7 + 4 * PACE_SECONDS / 2)
+    assert await world.line.expected_wait_seconds() == pytest.approx(7 + 4 * PACE_SECONDS / 2)
     await world.close()
+
+
+async def test_a_call_counts_as_waiting_from_when_it_is_on_record_as_queued() -> None:
+    world = World(calls_per_second=2)
+    world.calls.queued = 7
+    assert await world.line.expected_wait_seconds() == pytest.approx(8 * PACE_SECONDS / 2)
 
 
 async def test_the_queue_is_bounded_also_where_there_is_no_pace() -> None:
@@ -277,10 +287,10 @@ async def test_the_queue_is_bounded_also_where_there_is_no_pace() -> None:
     for name in range(MAX_WAITING - 1):
         world.queue(name)
     await world.time.settle()
-    assert math.isfinite(world.line.expected_wait_seconds())
+    assert math.isfinite(await world.line.expected_wait_seconds())
     world.queue("last")
     await world.time.settle()
-    assert math.isinf(world.line.expected_wait_seconds())
+    assert math.isinf(await world.line.expected_wait_seconds())
     await world.close()
 
 
