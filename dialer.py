@@ -93,9 +93,6 @@ class Dialer:
         errors: list[ProviderError] = []
         for position, candidate in enumerate(candidates):
             others = [one for one in candidates[position + 1 :] if one.line.breaker.admits]
-            if not errors and others and not candidate.line.breaker.admits:  # it went down while the call waited
-                errors.append(ProviderUnavailable("the carrier is left alone for a while"))
-                continue
             if errors:
                 if ends_at - self._clock.now() < LEAST_SHARE * self._policy.deadline_seconds:
                     break

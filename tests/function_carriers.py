@@ -1,5 +1,6 @@
 """Several carriers that are functions: each takes every call, or does what a test tells it."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -48,6 +49,7 @@ class FunctionCarrier:
     def __init__(self, name: str) -> None:
         self.name = name
         self.orders: list[dict[str, Any]] = []
+        self.was_asked = asyncio.Event()
         self.asked: list[str] = []
         self.hung_up: list[str] = []
         self.trouble: Exception | httpx.Response | None = None
@@ -63,6 +65,7 @@ class FunctionCarrier:
             return self.find(request)
         order = json.loads(request.content)
         self.orders.append(order)
+        self.was_asked.set()
         self.on_order()
         if isinstance(self.trouble, Exception):
             raise self.trouble

@@ -21,7 +21,7 @@ def carriers() -> FunctionCarriers:
 
 @pytest.fixture(autouse=True)
 def _no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otp_service.TICK_SECONDS", 3600)
+    monkeypatch.setattr("timekeeper.TICK_SECONDS", 3600)
 
 
 def line_of(service: RunningService, name: str) -> CarrierLine:
