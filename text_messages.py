@@ -51,6 +51,8 @@ class TextMessages:
             raise UnsupportedOption(
                 "channel", "sms is not possible: this number takes no text messages; use voice"
             )
+        if order.hide_caller_id:
+            raise UnsupportedOption("hide_caller_id", "is not possible with text messages: they show their sender")
         self._able(order)
         languages = self._writer.languages
         language = self._writer.choose_language(order.language, order.phone, languages)
