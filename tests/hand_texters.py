@@ -1,5 +1,6 @@
 """Carriers of text messages that do what a test tells them, and the reports that a test writes in their names."""
 
+import asyncio
 import base64
 import contextlib
 import hmac
@@ -67,19 +68,20 @@ Answer = httpx.Response | Exception
 
 
 class HandTexters:
-    """All carriers behind one transport. `troubles` is what a carrier answers, or raises, instead; `before_answer`
-    is awaited between taking a message and saying so."""
+    """All carriers behind one transport. `troubles` is what a carrier answers, or raises, instead, by its name for
+    messages and by `<name> calls` for calls; `before_answer` is awaited between taking a message and saying so."""
 
     def __init__(self) -> None:
         self.texts: list[SentText] = []
         self.calls: list[dict[str, Any]] = []
         self.troubles: dict[str, Answer] = {}
         self.before_answer: Callable[[SentText], Awaitable[None]] | None = None
+        self._has_called = asyncio.Event()
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         carrier = _HOSTS[request.url.host]
-        if carrier == "vobiz":
-            return self._call(request)
+        if "/call" in request.url.path.lower():
+            return self._call(carrier, request)
         text = _READERS[carrier](json.loads(request.content))
         keep_secret(text.code)
         if text.token:
@@ -92,13 +94,25 @@ class HandTexters:
             raise trouble
         return trouble or _ACCEPTED[carrier](text)
 
-    def _call(self, request: httpx.Request) -> httpx.Response:
+    def _call(self, carrier: str, request: httpx.Request) -> httpx.Response:
         if request.method != "POST":
             return httpx.Response(404, json={})
-        self.calls.append(json.loads(request.content))
-        if isinstance(trouble := self.troubles.get("vobiz"), Exception):
+        if isinstance(trouble := self.troubles.get(f"{carrier} calls"), Exception):
             raise trouble
-        return trouble or httpx.Response(200, json={"request_uuid": call_id(len(self.calls))})
+        self.calls.append({"carrier": carrier, **json.loads(request.content)})
+        self._has_called.set()
+        return trouble or httpx.Response(201, json={"request_uuid": call_id(len(self.calls))})
+
+    async def wait_for_calls(self, count: int) -> None:
+        """Until carriers were asked for so many calls, which are placed while nobody waits for an answer."""
+        while len(self.calls) < count:
+            self._has_called.clear()
+            await self._has_called.wait()
+
+    @property
+    def called(self) -> list[str]:
+        """The carriers that took, or refused, a call, one after the other."""
+        return [call["carrier"] for call in self.calls]
 
     @property
     def asked(self) -> list[str]:
@@ -213,19 +227,20 @@ class TextingService:
         assert answer.content == b""
         return answer.status_code
 
-    async def end_call(self, cause: str) -> None:
-        """The newest call ends with one of Vobiz's hangup cause codes."""
-        path = re.sub(".*/hangup/", "/hangup/", self.carriers.calls[-1]["hangup_url"])
+    async def end_call(self, cause: str, number: int | None = None) -> int:
+        """A call, by default the newest one, ends with a hangup cause code of Vobiz and Plivo; the HTTP status."""
+        number = number or len(self.carriers.calls)
+        path = re.sub(".*/hangup/", "/hangup/", self.carriers.calls[number - 1]["hangup_url"])
         keep_secret(path.split("/")[-1])
-        form = {"CallUUID": call_id(len(self.carriers.calls)), "Event": "Hangup", "HangupCauseCode": cause}
-        assert (await self.service.client.post(path, data=form)).status_code == 200
+        form = {"CallUUID": call_id(number), "Event": "Hangup", "HangupCauseCode": cause}
+        return (await self.service.client.post(path, data=form)).status_code
 
 
 @contextlib.asynccontextmanager
 async def run_texters(
     sms_providers: str, clock: Clock | None = None, **settings: Any
 ) -> AsyncIterator[TextingService]:
-    """The service with Vobiz for calls, and all three carriers of messages set up."""
+    """The service with Vobiz for calls, unless PROVIDERS says more, and all three carriers of messages set up."""
     carriers = HandTexters()
     http = httpx.AsyncClient(transport=httpx.MockTransport(carriers))
     async with run_service(clock, http, **{**SETTINGS, "sms_providers": sms_providers, **settings}) as service:
