@@ -35,7 +35,7 @@ async def redialing(time: FakeTime, **settings: Any) -> AsyncIterator[TextingSer
 
 async def let_pass(texting: TextingService, time: FakeTime, seconds: float = AFTER_SECONDS + 1) -> None:
     time.advance(seconds)
-    await texting.service.app.state.service.redial()
+    await texting.service.app.state.timekeeper.redial()
 
 
 async def events(texting: TextingService, phone: str = PHONE) -> list[str]:
@@ -224,6 +224,23 @@ async def test_a_call_that_was_asked_for_meanwhile_stands_for_the_redial(fake_ti
         await let_pass(texting, fake_time)
         assert "redialing" not in await events(texting)
         assert len(texting.carriers.calls) == 2
+
+
+@pytest.mark.parametrize("through", ["next", "sms"])
+@pytest.mark.parametrize(("fact", "is_redialled"), [("sent", False), ("delivered", False), ("undelivered", True)])
+async def test_a_message_that_was_asked_for_meanwhile_stands_for_the_redial_unless_it_is_lost(
+    fake_time: FakeTime, through: str, fact: str, is_redialled: bool
+) -> None:
+    async with redialing(fake_time, redial_through=through) as texting:
+        await texting.service.send(PHONE)
+        await texting.end_call(CAUSES["busy"])
+        text = await texting.text(PHONE)
+        await texting.report(report_of(text, fact))
+        await let_pass(texting, fake_time)
+        if is_redialled and through == "next":
+            await texting.carriers.wait_for_calls(2)
+        sent_since = len(texting.carriers.calls) + len(texting.carriers.texts) - 2
+        assert sent_since == is_redialled
 
 
 async def test_events_that_come_twice_or_late_are_one_redial(fake_time: FakeTime) -> None:

@@ -571,7 +571,7 @@ async def test_an_expired_verification_is_followed_by_a_new_one(fake_time: FakeT
         first = await texting.text(PHONE, ttl_seconds=30)
         old = await texting.service.status(PHONE)
         fake_time.advance(30)
-        await texting.service.app.state.service.expire()
+        await texting.service.app.state.timekeeper.expire()
         assert (await texting.service.status(PHONE))["status"] == "expired"
         second = await texting.text(PHONE)
         assert (await texting.service.status(PHONE))["verification_id"] != old["verification_id"]
