@@ -374,7 +374,8 @@ def _open_tunnel(settings: Settings) -> str:
 def banner(settings: Settings) -> str:
     """What an operator should know at the start: carrier, addresses, and what is not protected."""
     url = public_url(settings)
-    lines = [f"voice-otp  carrier: {settings.provider_names[0]}  public URL: {url}  answer URL: {url}/answer"]
+    names = ", ".join(settings.provider_names)
+    lines = [f"voice-otp  carrier: {names}  public URL: {url}  answer URL: {url}/answer"]
     if settings.uses_simulator:
         lines.append(f"           a phone in your browser: http://localhost:{settings.http_port}/phone")
     if not settings.uses_simulator:
