@@ -301,7 +301,8 @@ class MemoryOtpStore:
         return new_code.is_backends_own and not self._sealer.matches(record.sealed_code, record.id, new_code.code)
 
     def _with_new_code(self, record: Verification, new_code: NewCode, now: float) -> Verification:
-        if not (self._rules.replace_code_on_resend or new_code.is_backends_own):
+        is_replaced = self._rules.replace_code_on_resend or new_code.is_backends_own
+        if not is_replaced or self._sealer.matches(record.sealed_code, record.id, new_code.code):
             return record
         sealed = self._sealer.seal(new_code.code, record.id)
         return steps.note(msgspec.structs.replace(record, sealed_code=sealed), "code_replaced", now)

@@ -261,7 +261,8 @@ async def run_service(
 ) -> AsyncIterator[RunningService]:
     # With its protocol named, asyncio sends small answers at once: without, each one waits 40 ms (Nagle).
     listener = socket.socket(proto=socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", settings.get("http_port", 0)))
     port = listener.getsockname()[1]
     given = load_settings(**{"simulator_speed": float("inf"), "http_port": port, **NO_LIMITS, **settings})
     app = create_app(given, clock, http)
