@@ -244,9 +244,9 @@ def test_a_phlo_speaks_the_language_of_its_voice_only() -> None:
 
 async def test_a_run_can_be_neither_stopped_nor_asked_and_no_request_pretends_so() -> None:
     client = silent()
-    assert await client.hang_up(RUN_ID) is False
-    assert await client.look_up(RUN_ID) is None
-    assert await client.find_call(CALLEE, 0.0) is None
+    for asked in (client.hang_up(RUN_ID), client.look_up(RUN_ID), client.find_call(CALLEE, 0.0)):
+        with pytest.raises(ProviderUnavailable, match="has no way"):
+            await asked
     assert client.render((), ORDER.urls) == b""
 
 
