@@ -95,8 +95,8 @@ class PhloClient:
         self.capabilities = Capabilities(
             languages=(config.language,),
             fetches_script=False,
-            # Even with its reports a PHLO is silent while the phone rings: silence never proves that none does.
-            reports_progress=False,
+            reports_progress=False,  # even with its reports a PHLO is silent while the phone rings
+            silence_is_proof=False,
             can_be_asked=False,
             hangs_up=False,
             limits_call=False,

@@ -230,6 +230,7 @@ def test_nothing_is_claimed_that_a_phlo_cannot_do_or_is_not_told_to_report(repor
         languages=("en-US",),
         fetches_script=False,
         reports_progress=False,  # nothing is told while the phone rings
+        silence_is_proof=False,
         can_be_asked=False,
         hangs_up=False,
         detects_machines=False,

@@ -283,6 +283,15 @@ async def test_a_carrier_that_cannot_be_asked_never_says_that_it_knows_no_call(c
 
 
 @every_carrier
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"null"])
+async def test_junk_is_no_proof_where_nothing_else_would_be_heard_of_a_call(case: VoiceCase, body: bytes) -> None:
+    can = case.client(not_to_be_asked).capabilities
+    if can.can_be_asked and not can.silence_is_proof:
+        with pytest.raises(ProviderError):
+            await case.client(Carrier(200, body)).find_call(CALLEE, 1_767_225_600.0)
+
+
+@every_carrier
 async def test_an_id_of_a_call_cannot_lead_to_another_path(case: VoiceCase) -> None:
     can = case.client(not_to_be_asked).capabilities
     carrier = Carrier(*case.gone)
@@ -352,6 +361,7 @@ async def test_no_more_replays_are_asked_for_than_are_declared(case: VoiceCase) 
 def test_what_is_declared_of_reports_is_what_its_reports_tell(case: VoiceCase) -> None:
     can = case.client(not_to_be_asked).capabilities
     states = {report.state for report in case.reports.values()}
+    assert can.reports_progress or not can.silence_is_proof
     if can.reports_progress:
         assert states >= {CallState.RINGING, CallState.ANSWERED}
     if not can.fetches_script:
