@@ -81,13 +81,14 @@ class Request(NamedTuple):
 
 
 class FaultyApi:
-    """Fails in the given shape; without one, requests pass.
+    """Fails in the given shape; without one, requests pass, as do others than for calls if it `takes_questions`.
 
     `creates` are the requests for calls that arrived, `seen` the first lines of all requests.
     """
 
     def __init__(self, case: VoiceCase, http_port: int, tls_port: int, closed_port: int) -> None:
         self.shape: Shape | None = None
+        self.takes_questions = False
         self.creates: list[Request] = []
         self.seen: list[str] = []
         self._case = case
@@ -125,7 +126,7 @@ class FaultyApi:
             await self._respond(request, reader, writer)
 
     async def _respond(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        match self.shape:
+        match self.shape if request.is_create or not self.takes_questions else None:
             case None:
                 writer.write(await pass_on(request))
             case Shape.SILENT:
