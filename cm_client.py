@@ -116,6 +116,7 @@ class CmClient:
             languages=config.languages,
             fetches_script=False,
             reports_progress=False,
+            silence_is_proof=False,
             can_be_asked=False,
             hangs_up=False,
             hides_caller_id=True,

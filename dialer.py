@@ -218,7 +218,7 @@ class Dialer:
                 if event is None:
                     return Heard(True, None)
                 return Heard(False, await self._events.take_in(record, call, event))
-        return Heard(provider.capabilities.reports_progress, None)
+        return Heard(provider.capabilities.silence_is_proof, None)
 
     async def _give_up(self, record: Verification, call: Call, errors: Sequence[ProviderError]) -> Dialed:
         """No carrier took the call. Raises: ProviderError, the most hopeful one, unless one may have dialled."""

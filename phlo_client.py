@@ -28,6 +28,7 @@ from voice_provider import (
     CallUrls,
     Capabilities,
     EndReason,
+    ProviderUnavailable,
     RawWebhook,
     WebhookRejected,
 )
@@ -94,8 +95,8 @@ class PhloClient:
         self.capabilities = Capabilities(
             languages=(config.language,),
             fetches_script=False,
-            # Even with its reports a PHLO is silent while the phone rings: silence never proves that none does.
-            reports_progress=False,
+            reports_progress=False,  # even with its reports a PHLO is silent while the phone rings
+            silence_is_proof=False,
             can_be_asked=False,
             hangs_up=False,
             limits_call=False,
@@ -132,16 +133,16 @@ class PhloClient:
         return run_id
 
     async def hang_up(self, call_id: str) -> bool:
-        """Nothing documented ends a run."""
-        return False
+        """Raises: ProviderUnavailable, as nothing documented ends a run."""
+        raise ProviderUnavailable("Plivo PHLO has no way to end a call")
 
     async def look_up(self, call_id: str) -> CallEvent | None:
-        """Nothing documented tells of a run."""
-        return None
+        """Raises: ProviderUnavailable, as nothing documented tells of a run."""
+        raise ProviderUnavailable("Plivo PHLO has no way to look at a call")
 
     async def find_call(self, to: str, placed_after: float) -> CallEvent | None:
-        """Nothing documented tells of a run."""
-        return None
+        """Raises: ProviderUnavailable: None would say that there is no call."""
+        raise ProviderUnavailable("Plivo PHLO has no way to look for a call")
 
     def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> str | None:
         """No signature of an HTTP Request node is documented: the call token in the URL is what authorises it.

@@ -110,13 +110,15 @@ class Capabilities:
 
     `languages` are BCP 47 tags, the best one of each language first. A carrier that does not fetch what to say is
     told all of it when the call is placed. One that does not report progress tells of a call's end only, or of
-    nothing; of one that cannot be asked, nothing else can be known. `proves_speaking` is False where only talk
-    time can tell whether the code was heard.
+    nothing; of one that cannot be asked, nothing else can be known. `silence_is_proof`: it tells of a ringing
+    phone at the call's own URL, so a call of which nothing is heard within seconds was not dialled, even if its
+    id never came. `proves_speaking` is False where only talk time can tell whether the code was heard.
     """
 
     languages: tuple[str, ...]
     fetches_script: bool = True
     reports_progress: bool = True
+    silence_is_proof: bool = True
     can_be_asked: bool = True
     hangs_up: bool = True
     detects_machines: bool = False

@@ -36,6 +36,7 @@ from voice_provider import (
     CallUrls,
     Capabilities,
     EndReason,
+    ProviderUnavailable,
     RawWebhook,
     WebhookRejected,
 )
@@ -119,6 +120,8 @@ class VoipbinClient:
     capabilities = Capabilities(
         languages=LANGUAGES,
         fetches_script=False,
+        # Ringing is told at the account's URL, by an id that only the answer to the request gives.
+        silence_is_proof=False,
         detects_machines=True,
         hides_caller_id=True,
         limits_call=False,  # no field for it: the list of actions comes to an end
@@ -170,9 +173,12 @@ class VoipbinClient:
     async def find_call(self, to: str, placed_after: float) -> CallEvent | None:
         """A call whose create request got no answer: among the calls listed first (inferred: the latest).
 
-        No reference of ours travels with a call, so it is known by its callee.
+        No reference of ours travels with a call, so it is known by its callee. Raises: ProviderError, also for an
+        answer without a list: None would be proof that nothing was dialled.
         """
         answer = await self._account.request("GET", f"/calls?page_size={CALLS_LISTED}")
+        if not isinstance(answer.body.get("result", answer.document), list):
+            raise ProviderUnavailable("VoIPBin answered without its list of calls")
         for call in _listed(answer, "result"):
             destination = call.get("destination")
             created_at = _unix_time(texts_of(call), "tm_create")

@@ -230,6 +230,7 @@ def test_nothing_is_claimed_that_a_phlo_cannot_do_or_is_not_told_to_report(repor
         languages=("en-US",),
         fetches_script=False,
         reports_progress=False,  # nothing is told while the phone rings
+        silence_is_proof=False,
         can_be_asked=False,
         hangs_up=False,
         detects_machines=False,
@@ -244,9 +245,9 @@ def test_a_phlo_speaks_the_language_of_its_voice_only() -> None:
 
 async def test_a_run_can_be_neither_stopped_nor_asked_and_no_request_pretends_so() -> None:
     client = silent()
-    assert await client.hang_up(RUN_ID) is False
-    assert await client.look_up(RUN_ID) is None
-    assert await client.find_call(CALLEE, 0.0) is None
+    for asked in (client.hang_up(RUN_ID), client.look_up(RUN_ID), client.find_call(CALLEE, 0.0)):
+        with pytest.raises(ProviderUnavailable, match="has no way"):
+            await asked
     assert client.render((), ORDER.urls) == b""
 
 

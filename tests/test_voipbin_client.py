@@ -424,7 +424,6 @@ CREATED_AT = 1_768_469_400.118204  # 2026-01-15T09:30:00.118204Z
         pytest.param(payload("calls")["result"], ORDER.to, CREATED_AT, CallState.RINGING, id="bare list"),
         pytest.param(payload("calls"), ORDER.to, CREATED_AT + 1, None, id="only earlier ones"),
         pytest.param(payload("calls"), "+14155550143", CREATED_AT, None, id="another callee"),
-        pytest.param(payload("call_ringing"), ORDER.to, CREATED_AT, None, id="no list"),
         pytest.param({"result": [{}, 5, {"destination": 5}]}, ORDER.to, CREATED_AT, None, id="odd list"),
     ],
 )
@@ -434,6 +433,12 @@ async def test_a_call_without_a_known_id_is_found_by_its_callee(
     event = await client_of(answering(200, answer)).find_call(to, placed_after)
     assert (event and event.state) == state
     assert event is None or event.call_id == CALL_ID
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>", {}, payload("call_ringing"), {"result": None}])
+async def test_an_answer_without_a_list_does_not_say_that_there_is_no_call(answer: Any) -> None:
+    with pytest.raises(ProviderUnavailable, match="without its list"):
+        await client_of(answering(200, answer)).find_call(ORDER.to, CREATED_AT)
 
 
 # Signatures
