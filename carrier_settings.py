@@ -104,6 +104,11 @@ class CarrierSettings(BaseSettings):
         return str(getattr(self, f"{name}_from_number", "")) or self.from_number
 
     @property
+    def carriers_with_text_messages(self) -> tuple[str, ...]:
+        """The carriers that have a sender of text messages, and so a client for them."""
+        return tuple(name for name in self.REQUIRED if f"{name}_sms_sender" in type(self).model_fields)
+
+    @property
     def configured_carriers(self) -> tuple[str, ...]:
         """The carriers of which something is set. A PHLO takes the place of Plivo's XML."""
         named = [

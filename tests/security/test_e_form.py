@@ -286,6 +286,7 @@ def story_of_request(line: dict[str, Any]) -> list[str]:
     return []
 
 
+@pytest.mark.untraced
 async def test_e3_every_verification_can_be_told_from_the_log_alone(
     carrier: HandCarrier, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ async def send_to_many(store: MemoryOtpStore, time: FakeTime, first: int, count:
             await store.take_overdue_calls()
 
 
+@pytest.mark.untraced
 async def test_g5_memory_stays_flat_over_many_sends_and_counters_stay(fake_time: FakeTime) -> None:
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules(capacity=1000, retention_seconds=60))
     for _ in range(4):
