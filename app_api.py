@@ -11,9 +11,10 @@ from starlette.routing import BaseRoute
 
 import problems
 from abuse_guard import SendingStopped
+from call_placer import Sent
 from lean_route import LeanRequest, LeanRoute, Reply, json_reply
 from number_failures import NumberLocked
-from otp_service import OtpService, Sent
+from otp_service import OtpService
 from otp_store import Checked, Outcome
 from phone_numbers import InvalidPhone, mask, to_e164
 from problems import FieldError, Problem, problem_of, rate_limit_headers

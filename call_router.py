@@ -143,6 +143,7 @@ class CallRouter:
             time_limit_seconds=min(math.ceil(needed_seconds), self._policy.time_limit_seconds),
             first_reading_seconds=self._writer.first_reading_seconds(code_length, language),
             code_length=code_length,
+            hide_caller_id=order.hide_caller_id,
             queue_seconds=queue_seconds,
             reports_progress=capabilities.reports_progress,
         )

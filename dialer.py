@@ -95,6 +95,9 @@ class Dialer:
         errors: list[ProviderError] = []
         for position, candidate in enumerate(candidates):
             others = [one for one in candidates[position + 1 :] if one.line.breaker.admits]
+            if not errors and others and not candidate.line.breaker.admits:  # it went down while the call waited
+                errors.append(ProviderUnavailable("the carrier is left alone for a while"))
+                continue
             if errors:
                 moved = await self._fail_over(record, order, candidate, errors[-1], ends_at)
                 if moved is None or moved.call is None:
@@ -207,7 +210,7 @@ class Dialer:
             else:
                 if event is None:
                     return Heard(True, None)
-                return Heard(False, await self._events.take_in(CallRef(record.id, call.number), event))
+                return Heard(False, await self._events.take_in(record, call, event))
         return Heard(provider.capabilities.reports_progress, None)
 
     async def _give_up(self, record: Verification, call: Call, errors: Sequence[ProviderError]) -> Dialed:

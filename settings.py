@@ -245,6 +245,17 @@ class Settings(CarrierSettings):
         return not setting_values.client_keys(self.api_keys.get_secret_value())
 
     @property
+    def own_url(self) -> str:
+        """Where this service is reached on its own machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)  # noqa: S104 - no bind
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"
+
+    @property
+    def base_url(self) -> str:
+        """PUBLIC_URL, or the service's own address, which only the simulator can reach."""
+        return self.public_url or self.own_url
+
+    @property
     def needs_tunnel(self) -> bool:
         return not self.uses_simulator and not self.public_url
 

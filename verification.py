@@ -96,6 +96,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     time_limit_seconds: int
     first_reading_seconds: float
     code_length: int = 6
+    hide_caller_id: bool = False
     queue_seconds: float = 0
     reports_progress: bool = True
     state: CallState = CallState.DIALING
@@ -213,6 +214,7 @@ class NewCall(msgspec.Struct, frozen=True):
     time_limit_seconds: int
     first_reading_seconds: float
     code_length: int = 6
+    hide_caller_id: bool = False
     queue_seconds: float = 0
     reports_progress: bool = True
 

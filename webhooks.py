@@ -30,6 +30,10 @@ _READING = re.compile(rb"(?:^|&)n=([1-9])(?:&|$)")
 Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[Said | None]]
 
 
+class NoCallOfOurs(WebhookRejected):
+    """A callback that is authentic, but about no live call that was placed here."""
+
+
 def routes(flow: CallFlow, texts: TextMessages) -> list[BaseRoute]:
     """The carriers' routes. An authentic call always gets well-formed XML with 200, also in trouble."""
 
@@ -129,6 +133,11 @@ async def _notice(
     try:
         current, event = await _authenticate(flow, request, call_token, expected)
         await flow.on_call_event(current, event)
+    except NoCallOfOurs as error:
+        if expected is None:  # an account tells of everything that it does
+            return _empty()
+        _note_refusal(request, error)
+        return _empty(error.status)
     except WebhookRejected as error:
         _note_refusal(request, error)
         return _empty(error.status)
@@ -197,7 +206,7 @@ async def _authenticate_by_signature(
     event = provider.parse_event(webhook, expected)
     current = await flow.find_call_by_id(provider.name, event.call_id)
     if current is None:
-        raise WebhookRejected("callback names no live call of ours", status=404)
+        raise NoCallOfOurs("callback names no live call of ours", status=404)
     _note_call(request, current)
     return await _check_replay(flow, request, current, webhook, nonce), event
 

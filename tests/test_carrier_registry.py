@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 import carriers
+from banner import banner
 from carrier_settings import CarrierSettings
-from server import banner
 from settings import BadSettings, load_settings
 from simulator.simulated_carriers import _MAKERS as SIMULATORS
 from tests.conftest import RunningService, run_service
@@ -48,7 +48,7 @@ def test_a_carrier_without_text_messages_is_no_sms_provider() -> None:
 
 
 def test_the_first_line_names_all_carriers() -> None:
-    assert "carrier: cm, plivo  " in banner(load_settings(simulate=True, providers="cm,plivo"))
+    assert "carrier: cm, plivo (simulated)  " in banner(load_settings(simulate=True, providers="cm,plivo"))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, Route, expect
 
 from tests.browser import NEEDS_CHROMIUM, SIZES, assert_nothing_to_scroll_sideways, open_browser, open_page
@@ -16,13 +17,19 @@ pytestmark = NEEDS_CHROMIUM
 BACKEND = ("send-otp", "verify-otp", "otp-status-phone", "cancel-otp")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     async for browser in open_browser():
         yield browser
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
+async def service() -> AsyncIterator[RunningService]:
+    async with run_service() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser, service: RunningService) -> AsyncIterator[Page]:
     async for page in open_page(browser, f"{service.client.base_url}/docs"):
         await expect(page.get_by_role("article")).not_to_have_count(0)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, Request, expect
 
 from tests.browser import NEEDS_CHROMIUM, SIZES, assert_nothing_to_scroll_sideways, open_browser, open_page
@@ -15,20 +16,20 @@ pytestmark = NEEDS_CHROMIUM
 API_KEY = "page-key-CANARY-0123456789abcdef0123456789"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     async for browser in open_browser():
         yield browser
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def fast_service() -> AsyncIterator[RunningService]:
     """Speech passes quickly; a person is waited for in real time."""
     async with run_service(simulator_speed=25) as running:
         yield running
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser, fast_service: RunningService) -> AsyncIterator[Page]:
     async for page in open_page(browser, f"{fast_service.client.base_url}/phone"):
         yield page
