@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Request, expect
 
+from carrier_settings import CarrierSettings
 from tests.browser import NEEDS_CHROMIUM, SIZES, assert_nothing_to_scroll_sideways, open_browser, open_page
 from tests.conftest import FakeTime, RunningService, keep_secret, run_service
 
@@ -313,7 +314,7 @@ async def test_a_refusal_is_said_in_plain_words(browser: Browser, settings: dict
 
 # Several carriers, and text messages
 
-CARRIERS = ("vobiz", "plivo", "phlo", "cm", "voipbin")
+CARRIERS = tuple(CarrierSettings.REQUIRED)
 
 
 @pytest.fixture
