@@ -329,7 +329,7 @@ def _carrier_problems(settings: Settings) -> list[str]:
     if "sms" in (settings.redial_through if settings.redial_on else "") and not settings.sms_providers:
         problems.append("REDIAL_THROUGH is sms, but SMS_PROVIDERS names no carrier for it")
     if not settings.simulate:
-        for name in dict.fromkeys((*names, *settings.sms_provider_names)):
+        for name in dict.fromkeys((*names, *(one for one in settings.sms_provider_names if one in texters))):
             problems += _missing_settings(settings, name)
     return problems
 
@@ -340,7 +340,7 @@ def _missing_settings(settings: Settings, name: str) -> list[str]:
     needed = ", ".join([*(field.upper() for field in CarrierSettings.REQUIRED[name]), "FROM_NUMBER"])
     return [
         f"{missing} is not set: {name} needs {needed}; set all of them in .env, or none to use the simulator"
-        for missing in settings.missing_of(name)
+        for missing in settings.missing_of(name, calls=name in settings.provider_names)
     ]
 
 
@@ -391,9 +391,11 @@ def _is_at_home(settings: Settings) -> bool:
     """Whether all carriers are on this machine, and can reach loopback addresses."""
     if settings.uses_simulator:
         return True
-    names = {"phlo": "plivo_phlo_url"}
-    apis = [getattr(settings, names.get(name, f"{name}_api_url"), "") for name in settings.provider_names]
-    return all(_is_loopback(url) for url in apis)
+    for_calls = {"phlo": "plivo_phlo_url"}
+    for_messages = {"cm": "cm_sms_url"}
+    apis = [for_calls.get(name, f"{name}_api_url") for name in settings.provider_names]
+    apis += [for_messages.get(name, f"{name}_api_url") for name in settings.sms_provider_names]
+    return all(_is_loopback(getattr(settings, api, "")) for api in apis)
 
 
 def _is_loopback(url: str) -> bool:

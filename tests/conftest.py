@@ -5,10 +5,11 @@ import contextlib
 import dataclasses
 import io
 import logging
+import math
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -112,6 +113,10 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         sys.settrace(tracer)
 
 
+# More rounds of the event loop than any step takes from a wake-up to its next sleep, without real input.
+SETTLING_ROUNDS = 25
+
+
 class FakeTime:
     """A clock that stands still until it is told to move on."""
 
@@ -129,10 +134,39 @@ class FakeTime:
                 sleeper.set_result(None)
         self._sleepers = [one for one in self._sleepers if not one[1].done()]
 
+    async def pass_by(self, seconds: float) -> None:
+        """Move on from one sleeper's wake-up to the next, and let each do its work before time goes on."""
+        until = self.seconds + seconds
+        await self.settle()
+        while (wakes_at := min((at for at, _ in self._sleepers), default=math.inf)) <= until:
+            self.advance(max(0.0, wakes_at - self.seconds))
+            await self.settle()
+        self.advance(until - self.seconds)
+        await self.settle()
+
+    @staticmethod
+    async def settle() -> None:
+        """Let everything run that waits for nothing but its turn."""
+        for _ in range(SETTLING_ROUNDS):
+            await asyncio.sleep(0)
+
     async def _sleep(self, seconds: float) -> None:
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sleepers.append((self.seconds + seconds, sleeper))
-        await sleeper
+        try:
+            await sleeper
+        finally:
+            self._sleepers = [one for one in self._sleepers if one[1] is not sleeper]
+
+
+def most_in_a_second(times: Sequence[float]) -> int:
+    """Of starts in order: the most within any second."""
+    most, oldest = 0, 0
+    for newest, at in enumerate(times):
+        while times[oldest] <= at - 1:
+            oldest += 1
+        most = max(most, newest - oldest + 1)
+    return most
 
 
 @pytest.fixture
