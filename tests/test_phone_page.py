@@ -317,7 +317,7 @@ async def test_a_refusal_is_said_in_plain_words(browser: Browser, settings: dict
 CARRIERS = tuple(CarrierSettings.REQUIRED)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def five_carriers() -> AsyncIterator[RunningService]:
     async with run_service(
         simulate=True, providers=",".join(CARRIERS), sms_providers="plivo", simulator_speed=25
@@ -325,7 +325,7 @@ async def five_carriers() -> AsyncIterator[RunningService]:
         yield running
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def page_of_five(browser: Browser, five_carriers: RunningService) -> AsyncIterator[Page]:
     async for page in open_page(browser, f"{five_carriers.client.base_url}/phone"):
         yield page
