@@ -40,7 +40,8 @@ NO_LIMITS = {
     "conversion_monitor": "off",
 }
 
-# Whatever a test says or hears that no output may hold. Tests add to it with `keep_secret`.
+# Whatever a test says or hears that no output may hold. Tests add to it with `keep_secret`. Each process of a
+# parallel run has a set of its own: what test modules name is in all of them, and a service outlives no test.
 _secrets: set[str] = {VOBIZ_TOKEN, OTP_SECRET}
 _searched: set[str] = set(_secrets)
 
