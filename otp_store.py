@@ -176,6 +176,10 @@ class OtpStore(Protocol):
         """The verification whose newest message has this carrier's message id."""
         ...
 
+    async def resume_given_up(self, verification_id: str, call_number: int) -> Verification | None:
+        """Wait again for the call that was given up last, in place of one that was not placed."""
+        ...
+
     async def live_calls(self, provider: str) -> int:
         """How many calls a carrier has under way, not counting queued ones."""
         ...
@@ -394,7 +398,7 @@ class MemoryOtpStore:
         if record is None or record.call is None or record.is_final:
             return None
         now = self._clock.now()
-        is_placing = record.call.state is CallState.DIALING and not record.call.call_id
+        is_placing = record.call.state in (CallState.QUEUED, CallState.DIALING) and not record.call.call_id
         if why == "failed_over" and not is_placing:
             return None  # it has got through after all
         live = self._with_live_call(record.phone, now)
@@ -436,6 +440,15 @@ class MemoryOtpStore:
     def _with_message(self, verification_id: str) -> Verification | None:
         record = self._up_to_date(self._by_id.get(verification_id), self._clock.now())
         return record if record is not None and record.message is not None else None
+
+    async def resume_given_up(self, verification_id: str, call_number: int) -> Verification | None:
+        record = self._with_newest_call(verification_id, call_number)
+        if record is None or not record.given_up or record.is_final:
+            return None
+        now = self._clock.now()
+        record = self._save(steps.resume_given_up(record, now))
+        self._watch_call(record, now)
+        return record
 
     async def live_calls(self, provider: str) -> int:
         return self._live_calls[provider]

@@ -12,7 +12,7 @@ from otp_store import CallStillLive, NewCode, OtherCall, OtpStore, Outcome, Stor
 from sealing import Sealer
 from sms_provider import MessageReport, MessageState
 from tests.conftest import FakeTime
-from verification import Call, GivenUp, Message, NewCall, NewMessage, Status, Verification
+from verification import Call, Message, NewCall, NewMessage, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 CLIENT = "shop"
@@ -713,7 +713,7 @@ class StoreCases:
         call = call_of(moved)
         assert (call.number, call.provider, call.state) == (2, "plivo", CallState.DIALING)
         assert (moved.id, moved.expires_at, moved.redials) == (record.id, record.expires_at, 0)
-        assert moved.given_up == (None if is_certain else GivenUp(1, "vobiz"))
+        assert [(call.number, call.provider) for call in moved.given_up] == ([] if is_certain else [(1, "vobiz")])
         assert events_of(moved) == ["created", "dialing", "failed_over", "dialing"]
         assert await store.record_call_event(record.id, 1, CallEvent("late", CallState.RINGING)) is None
         assert await store.name_call(record.id, 1, "late") is None
@@ -727,19 +727,36 @@ class StoreCases:
         moved = await asyncio.gather(*moves)
         assert [one is not None for one in moved].count(True) == 1
 
-    @pytest.mark.parametrize("got", ["an id", "ringing", "answered", "ended", "queued"])
+    @pytest.mark.parametrize("got", ["an id", "ringing", "answered", "ended"])
     async def test_a_call_that_got_through_after_all_is_not_moved_on(self, store: OtpStore, got: str) -> None:
-        new_call = QUEUED_CALL if got == "queued" else NEW_CALL
-        record = (await store.begin(CLIENT, PHONE, new_code(), new_call)).record
+        record = (await store.begin(CLIENT, PHONE, new_code(), NEW_CALL)).record
         if got == "an id":
             await store.name_call(record.id, 1, "call-1")
         elif got == "ended":
             await self.end_call(store, record)
-        elif got != "queued":
+        else:
             await store.record_call_event(record.id, 1, CallEvent("", CallState(got)))
         before = await store.find_by_id(record.id)
         assert await store.next_call(record.id, 1, OTHER_CARRIERS_CALL, "failed_over") is None
         assert await store.find_by_id(record.id) == before
+
+    async def test_a_queued_call_moves_on_to_another_carrier(self, store: OtpStore) -> None:
+        record = (await store.begin(CLIENT, PHONE, new_code(), QUEUED_CALL)).record
+        moved = await store.next_call(record.id, 1, OTHER_CARRIERS_CALL, "failed_over")
+        assert moved is not None
+        assert moved.call is not None
+        assert (moved.call.number, moved.call.state) == (2, CallState.DIALING)
+
+    async def test_a_call_that_was_given_up_is_waited_for_again(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        await store.next_call(record.id, 1, OTHER_CARRIERS_CALL, "failed_over", is_certain=False)
+        await store.fail_call(record.id, 2, EndReason.FAILED, "provider_unavailable")
+        resumed = await store.resume_given_up(record.id, 2)
+        assert resumed is not None
+        assert resumed.live_call is not None
+        assert (resumed.live_call.number, resumed.given_up, resumed.status) == (1, (), Status.CALLING)
+        assert await store.resume_given_up(record.id, 1) is None
+        assert await store.read_code(record.id, 1, 1) == CODE
 
     @pytest.mark.parametrize("why", ["failed_over", "redialing"])
     @pytest.mark.parametrize("end", ["verified", "cancelled", "expired", "locked", "other call"])
@@ -770,7 +787,7 @@ class StoreCases:
         assert again is not None
         state = CallState.QUEUED if new_call.queue_seconds else CallState.DIALING
         assert (call_of(again).number, call_of(again).state) == (2, state)
-        assert (again.status, again.redials, again.given_up) == (Status.CALLING, 1, None)
+        assert (again.status, again.redials, again.given_up) == (Status.CALLING, 1, ())
         assert events_of(again)[3:] == ["redialing", state.value]
         assert await store.next_call(record.id, 1, new_call, "redialing") is None, (
             "the call before is not the last"
