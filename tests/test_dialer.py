@@ -507,6 +507,19 @@ async def test_a_refused_turn_costs_nothing(carriers: FunctionCarriers, fake_tim
         assert "r=95" in (await service.send(PHONE)).headers.get("ratelimit", "r=95")
 
 
+async def test_a_country_that_may_not_be_called_closes_no_carrier_for_the_others(
+    carriers: FunctionCarriers, fake_time: FakeTime
+) -> None:
+    refused = {"api_id": "1", "error": "no geo permission"}
+    carriers.plivo.trouble = httpx.Response(403, json=refused)
+    async with run_carriers(carriers, "plivo", fake_time.clock) as service:
+        for number in range(300, 300 + FAILURES_TO_OPEN):
+            answer = await service.send(f"+1415555{number:04}")
+            assert answer.json()["code"] == "call_rejected"
+        carriers.plivo.trouble = None
+        assert (await service.send(PHONE)).status_code == 200
+
+
 # Carriers that are told the code up front
 
 
