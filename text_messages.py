@@ -112,7 +112,7 @@ class TextMessages:
         """The verification that a report is about, moved on; None when the callback is about no message.
 
         Reports come to a URL with the message token, or to the one of a carrier's account, in which case a token
-        inside the report or the account's signature has to prove it.
+        inside the report, or a signature over all of it, has to prove it.
         Raises: WebhookRejected, StoreUnavailable.
         """
         provider = self.providers.get(name_or_token)
@@ -127,13 +127,13 @@ class TextMessages:
         return await self._keep(record, report) if report is not None else None
 
     async def _take_account_report(self, provider: SmsProvider, webhook: RawWebhook) -> Verification | None:
-        is_signed = provider.check_report(webhook)
+        provider.check_report(webhook)
         report = provider.parse_report(webhook)
         if report is None:
             return None
         token = provider.reference_of(webhook)
         record = await self._find(token) if token else None
-        if record is None and is_signed:
+        if record is None and provider.signs_reports:
             record = await self._store.find_by_message_id(provider.name, report.message_id)
         if record is None or record.message is None or record.message.provider != provider.name:
             raise WebhookRejected("report is about no text message of ours", status=404)

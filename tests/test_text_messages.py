@@ -289,8 +289,8 @@ def bad_reports(texts: dict[str, SentText], voice_call_token: str) -> dict[str, 
             without_headers(plivo_report("/message/plivo", plivo.message_id, "delivered"), *PLIVO_SIGNATURE),
             403,
         ),
-        "Plivo's, on its account, of a strange message": (
-            plivo_report("/message/plivo", STRANGE_ID, "delivered"),
+        "Plivo's, on its account, signed, which covers no field": (
+            plivo_report("/message/plivo", plivo.message_id, "delivered"),
             404,
         ),
         "CM.com's, without reference": (cm_report("", "2"), 404),
@@ -346,11 +346,14 @@ async def test_a_report_with_a_token_needs_no_signature_where_the_operator_says_
         assert (await texting.service.status(PHONE))["status"] == "delivered"
 
 
-async def test_a_signed_report_to_the_account_of_plivo_is_about_the_message_that_it_names() -> None:
+async def test_one_captured_signature_of_plivo_moves_no_other_message() -> None:
     async with run_texters("plivo") as texting:
-        text = await texting.text(PHONE)
-        assert await texting.report(plivo_report("/message/plivo", text.message_id, "delivered")) == 200
-        assert (await texting.service.status(PHONE))["status"] == "delivered"
+        captured = report_of(await texting.text(PHONE), "delivered")
+        other = await texting.text("+14155550143")
+        named = plivo_report(captured.path, other.message_id, "delivered").body
+        for path in (captured.path, "/message/plivo"):
+            await texting.report(Report(path, named, captured.headers))
+            assert (await texting.service.status("+14155550143"))["message"]["state"] == "queued"
 
 
 async def test_reports_to_a_carrier_that_sends_no_messages_are_refused() -> None:
