@@ -42,12 +42,14 @@ class OtherCall(Exception):
 
 
 class NewCode(msgspec.Struct, frozen=True):
-    """The code of a new verification. A code that the backend brought replaces the one of a running one."""
+    """The code of a new verification. A code that the backend brought replaces the one of a running one, and so do
+    others where codes are to be new, unless the running one is to be kept."""
 
     code: str
     is_backends_own: bool
     ttl_seconds: int
     reference: str | None = None
+    keeps_running: bool = False
 
     def __repr__(self) -> str:
         return f"NewCode(<{len(self.code)} characters>)"
@@ -160,7 +162,7 @@ class OtpStore(Protocol):
     ) -> tuple[Verification, str]:
         """Begin a text message, with a new verification or the client's one under way; also the code to be sent.
 
-        Raises: StoreFull, NumberLocked.
+        Raises: StoreFull, NumberLocked, CallStillLive while a call reads another code than the backend's own.
         """
         ...
 
@@ -301,7 +303,9 @@ class MemoryOtpStore:
         return new_code.is_backends_own and not self._sealer.matches(record.sealed_code, record.id, new_code.code)
 
     def _with_new_code(self, record: Verification, new_code: NewCode, now: float) -> Verification:
-        is_replaced = self._rules.replace_code_on_resend or new_code.is_backends_own
+        is_new = self._rules.replace_code_on_resend and not new_code.keeps_running
+        # What a live call reads, or was told to read, has to stay right.
+        is_replaced = new_code.is_backends_own or (is_new and record.live_call is None)
         if not is_replaced or self._sealer.matches(record.sealed_code, record.id, new_code.code):
             return record
         sealed = self._sealer.seal(new_code.code, record.id)
@@ -411,6 +415,8 @@ class MemoryOtpStore:
         self._failures.refuse_waiting(phone, now)
         record = self._current(client, phone, now)
         if record is not None and not record.is_final:
+            if record.live_call is not None and self._is_another_code(record, new_code):
+                raise CallStillLive(record)
             record = self._with_new_code(record, new_code, now)
         else:
             record = self._create(client, phone, new_code, now)

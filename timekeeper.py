@@ -134,6 +134,7 @@ class Timekeeper:
             hide_caller_id=call.hide_caller_id,
             provider=None,
             reference=record.reference,
+            is_redial=True,
         )
 
     def _candidates_again(self, order: SendOrder, call: Call) -> list[Candidate]:

@@ -859,6 +859,26 @@ class StoreCases:
         assert (await renewing.check(CLIENT, PHONE, CODE)).outcome is Outcome.INCORRECT
         assert (await renewing.check(CLIENT, PHONE, "777777")).outcome is Outcome.CORRECT
 
+    async def test_no_message_replaces_the_code_that_a_live_call_reads(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, replace_code_on_resend=True)
+        called = await self.begin(store)
+        assert await store.read_whole_code(called.id, self.number(called)) == CODE
+        before = await store.find_by_id(called.id)
+        with pytest.raises(CallStillLive):
+            await self.text(store, code="888888", own=True)
+        assert await store.find_by_id(called.id) == before
+        for is_own, code in ((True, CODE), (False, "888888")):
+            assert (await self.text(store, code=code, own=is_own))[1] == CODE
+        await self.end_call(store, called)
+        assert (await self.text(store, code="888888", own=True))[1] == "888888"
+
+    async def test_a_running_code_can_be_kept_where_resends_have_a_new_one(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, replace_code_on_resend=True)
+        await self.text(store)
+        kept = NewCode("888888", is_backends_own=False, ttl_seconds=300, keeps_running=True)
+        _, code = await store.begin_message(CLIENT, PHONE, kept, NEW_MESSAGE)
+        assert code == CODE
+
     async def test_a_verification_that_ended_is_followed_by_a_new_one_also_by_message(
         self, store: OtpStore
     ) -> None:

@@ -139,12 +139,19 @@ class StoreMachine(RuleBasedStateMachine):
     def text(self, client: str, phone: str, ttl: int, is_own: bool) -> None:
         self.codes_drawn += 1
         code = f"CODE{self.codes_drawn:04d}"
+        one = self.issued.get(self.newest.get((client, phone), ""))
+        is_read_out = one is not None and one.ended_at is None and one.seen.live_call is not None
+        must_be_refused = is_own and is_read_out
         try:
             texted = self.store.begin_message(client, phone, NewCode(code, is_own, ttl), NEW_MESSAGE)
             record, told = self.run(texted)
         except NumberLocked:
             assert self.is_waiting(phone)
             return
+        except CallStillLive:
+            assert must_be_refused, "refused although no call reads another code"
+            return
+        assert not must_be_refused, "a call reads a code that is dead"
         assert not self.is_waiting(phone), "texted while wrong codes are waited out"
         self.on_sent(record, code, is_own, ttl)
         assert told == self.issued[record.id].code, "a dead code was texted"

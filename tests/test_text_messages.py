@@ -534,6 +534,18 @@ async def test_a_message_can_be_sent_while_the_phone_rings() -> None:
     assert status["call"]["end_reason"] == "busy"
 
 
+@pytest.mark.parametrize("resend_code", ["same", "new"])
+async def test_no_message_brings_another_code_than_the_one_that_a_live_call_reads(resend_code: str) -> None:
+    async with run_texters("plivo", resend_code=resend_code) as texting:
+        await texting.service.send(PHONE, code="CANARY616")
+        refused = await texting.service.send(PHONE, channel="sms", code="CANARY626")
+        assert (refused.status_code, refused.json()["code"]) == (409, "call_in_progress")
+        assert texting.carriers.texts == []
+        assert (await texting.text(PHONE)).code == "CANARY616"
+        await texting.end_call("3010")
+        assert (await texting.text(PHONE, code="CANARY626")).code == "CANARY626"
+
+
 async def test_a_message_with_a_new_code_kills_the_old_one() -> None:
     async with run_texters("plivo", resend_code="new") as texting:
         await texting.service.send(PHONE, code="CANARY617")
