@@ -166,12 +166,16 @@ class OtpStore(Protocol):
         """
         ...
 
-    async def name_message(self, verification_id: str, message_id: str) -> Verification | None:
-        """Keep the carrier's id of a message."""
+    async def name_message(
+        self, verification_id: str, message_number: int, message_id: str
+    ) -> Verification | None:
+        """Keep the carrier's id of a message; None when it is not the verification's newest one."""
         ...
 
-    async def record_report(self, verification_id: str, report: MessageReport) -> Verification | None:
-        """Move a message on as its carrier reports; None when there is no such message."""
+    async def record_report(
+        self, verification_id: str, message_number: int, report: MessageReport
+    ) -> Verification | None:
+        """Move a message on as its carrier reports; None when it is not the verification's newest one."""
         ...
 
     async def find_by_message_id(self, provider: str, message_id: str) -> Verification | None:
@@ -423,25 +427,30 @@ class MemoryOtpStore:
         record = self._save(steps.start_message(record, new_message, now))
         return record, self._sealer.unseal(record.sealed_code, record.id)
 
-    async def name_message(self, verification_id: str, message_id: str) -> Verification | None:
-        record = self._with_message(verification_id)
+    async def name_message(
+        self, verification_id: str, message_number: int, message_id: str
+    ) -> Verification | None:
+        record = self._with_newest_message(verification_id, message_number)
         return self._save(steps.name_message(record, message_id)) if record is not None else None
 
-    async def record_report(self, verification_id: str, report: MessageReport) -> Verification | None:
-        record = self._with_message(verification_id)
+    async def record_report(
+        self, verification_id: str, message_number: int, report: MessageReport
+    ) -> Verification | None:
+        record = self._with_newest_message(verification_id, message_number)
         if record is None or record.message is None:
             return None
         if report.message_id and record.message.message_id not in ("", report.message_id):
-            return None  # of an earlier message
+            return None  # of a message that is not ours
         return self._save(steps.apply_report(record, report, self._clock.now()))
 
     async def find_by_message_id(self, provider: str, message_id: str) -> Verification | None:
         verification_id = self._by_message[provider].get(message_id)
         return await self.find_by_id(verification_id) if verification_id is not None else None
 
-    def _with_message(self, verification_id: str) -> Verification | None:
+    def _with_newest_message(self, verification_id: str, message_number: int) -> Verification | None:
         record = self._up_to_date(self._by_id.get(verification_id), self._clock.now())
-        return record if record is not None and record.message is not None else None
+        message = record.message if record is not None else None
+        return record if message is not None and message.number == message_number else None
 
     async def live_calls(self, provider: str) -> int:
         return self._live_calls[provider]

@@ -367,15 +367,21 @@ class StoreMachine(RuleBasedStateMachine):
             call_number = self.call_number(picked[1], 0)
             self.run(self.store.record_reading_end(picked[0], call_number, reading, wrong_key=wrong_key))
 
-    @rule(number=picks, state=st.sampled_from([*MessageState, None]), message=st.sampled_from(MESSAGE_IDS))
-    def report_of_a_message(self, number: int, state: MessageState | None, message: str) -> None:
+    @rule(
+        number=picks,
+        state=st.sampled_from([*MessageState, None]),
+        message=st.sampled_from(MESSAGE_IDS),
+        is_newest=st.booleans(),
+    )
+    def report_of_a_message(self, number: int, state: MessageState | None, message: str, is_newest: bool) -> None:
         picked = self.pick(number)
         if picked is None:
             return
         verification_id, one = picked
         known = one.seen.message
-        is_about_it = known is not None and (not message or known.message_id in ("", message))
-        moved = self.run(self.store.record_report(verification_id, MessageReport(message, state)))
+        is_about_it = known is not None and is_newest and (not message or known.message_id in ("", message))
+        asked = (known.number if known is not None else 1) - (not is_newest)
+        moved = self.run(self.store.record_report(verification_id, asked, MessageReport(message, state)))
         assert (moved is not None) == is_about_it
 
     @rule(number=picks, message=st.sampled_from(MESSAGE_IDS[1:]))
@@ -384,8 +390,10 @@ class StoreMachine(RuleBasedStateMachine):
         if picked is None:
             return
         message_id = f"{message}-of-{picked[0]}"
-        named = self.run(self.store.name_message(picked[0], message_id))
-        assert (named is not None) == (picked[1].seen.message is not None)
+        known = picked[1].seen.message
+        asked = known.number if known is not None else 1
+        named = self.run(self.store.name_message(picked[0], asked, message_id))
+        assert (named is not None) == (known is not None)
         found = self.run(self.store.find_by_message_id(NEW_MESSAGE.provider, message_id))
         assert found == named
 
