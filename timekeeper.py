@@ -142,6 +142,7 @@ class Timekeeper:
             hide_caller_id=call.hide_caller_id,
             provider=call.provider if call.is_pinned and through != "sms" else None,
             reference=record.reference,
+            is_redial=True,
         )
 
     def _candidates_again(self, order: SendOrder, call: Call) -> list[Candidate]:

@@ -41,6 +41,13 @@ class CallRef(NamedTuple):
     number: int
 
 
+class MessageRef(NamedTuple):
+    """One text message of one verification: what a message token stands for."""
+
+    verification_id: str
+    number: int
+
+
 class Status(StrEnum):
     PENDING = "pending"
     CALLING = "calling"
@@ -138,6 +145,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     from_number: str
     language: str
     started_at: float
+    number: int = 1
     state: MessageState = MessageState.QUEUED
     message_id: str = ""
     cause: str = ""
@@ -436,7 +444,8 @@ def _extend(record: Verification, now: float) -> Verification:
 
 def start_message(record: Verification, new: NewMessage, now: float) -> Verification:
     """Begin a text message with the code. One that was delivered stays `delivered`, a live call `calling`."""
-    message = Message(new.provider, new.from_number, new.language, now)
+    number = record.message.number + 1 if record.message else 1
+    message = Message(new.provider, new.from_number, new.language, now, number)
     is_settled = record.status is Status.DELIVERED or record.live_call is not None
     status = record.status if is_settled else Status.PENDING
     return note(_replace(record, message=message, status=status), "message_queued", now)
