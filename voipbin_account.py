@@ -179,7 +179,7 @@ def _error_of(answer: Answer, seconds: float, internal: str) -> ProviderError:
 
     Source: every precondition of a call but identity and permission fails as a nameless 500 INTERNAL; so does a
     service behind the gateway that takes more than 3 s, and may have dialled. A country off the whitelist is among
-    the preconditions, so the nameless error is taken for a refusal of this destination, not for trouble of VoIPBin's.
+    the preconditions, so the nameless error is taken for a refusal of this destination, not for trouble there.
     """
     error = answer.body.get("error")
     reason = error.get("reason") if isinstance(error, dict) else None
