@@ -1,6 +1,7 @@
 """Bodies of callbacks, read strictly: one value for each name, nothing that could be read in two ways."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -8,6 +9,8 @@ from urllib.parse import parse_qsl
 from voice_provider import WebhookRejected
 
 MAX_FORM_FIELDS = 100
+NOT_SHOWN = "(not shown)"
+_WORD = re.compile(r"[A-Za-z_ -]{0,64}|[0-9]{1,5}")
 
 
 def form_of(body: bytes, carrier: str) -> dict[str, str]:
@@ -62,3 +65,11 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def texts_of(details: Mapping[str, Any]) -> dict[str, str]:
     """What can be read as text of a JSON object."""
     return {name: str(value) for name, value in details.items() if isinstance(value, (str, int, float))}
+
+
+def shown_word(text: str) -> str:
+    """A carrier's word for the log or a status: letters, `_`, `-` and spaces, or a code of at most five digits.
+
+    Anything else could hold a number or a one-time code, and is not shown.
+    """
+    return text if _WORD.fullmatch(text) else NOT_SHOWN

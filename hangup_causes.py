@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Mapping
 
+from callback_bodies import shown_word
 from voice_provider import CallEvent, CallState, EndReason
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def ended_event(
     elif not code and status in END_REASONS_BY_STATUS:
         end_reason = END_REASONS_BY_STATUS[status]
     else:
-        logger.warning("%s reported an unknown hangup cause code: %.16r", carrier, code)
+        logger.warning("%s reported an unknown hangup cause code: %s", carrier, shown_word(code))
         end_reason = EndReason.UNKNOWN
     talk = fields.get(talk_field, "")
     return CallEvent(
@@ -74,8 +75,8 @@ def ended_event(
 
 
 def _hangup_cause(fields: Mapping[str, str], code: str) -> str:
-    """The carrier's own words, such as `USER_BUSY 3010`, kept short and printable."""
+    """The carrier's own words, such as `USER_BUSY 3010`."""
     names = ("HangupCause", "hangup_cause", "HangupCauseName", "hangup_cause_name")
     name = next(filter(None, map(fields.get, names)), "")
-    cause = re.sub(r"[^A-Za-z0-9_ ()-]", "", f"{name} {code}".strip())[:64]
+    cause = f"{shown_word(name)} {shown_word(code)}".strip()
     return sys.intern(cause)  # a handful of causes, kept for many calls

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from call_script import CallScript, WholeCall
-from callback_bodies import json_of, texts_of
+from callback_bodies import json_of, shown_word, texts_of
 from carrier_request import ask, refusal
 from hangup_causes import END_REASONS
 from voice_provider import (
@@ -168,7 +168,7 @@ class PhloClient:
             # Letters only: whatever else an operator put there by mistake, no code and no number is logged.
             logger.warning("Plivo PHLO reported an unknown event: %.32s", re.sub("[^a-z_]", "", word))
             return CallEvent("")
-        cause = re.sub(r"[^A-Za-z0-9_ ()-]", "", fields.get("hangup_cause", ""))[:64]
+        cause = shown_word(fields.get("hangup_cause", "").strip())
         return CallEvent(
             "",
             meaning.state,

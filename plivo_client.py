@@ -19,7 +19,7 @@ import httpx
 
 import xml_builder
 from call_script import CallScript
-from callback_bodies import MAX_FORM_FIELDS, form_of, texts_of
+from callback_bodies import MAX_FORM_FIELDS, form_of, shown_word, texts_of
 from carrier_request import Answer, ask
 from hangup_causes import ended_event
 from plivo_account import REFUSALS, error_of, is_any_right
@@ -221,9 +221,12 @@ class PlivoClient:
 
         No reference of ours travels with a call, so it is known by its callee. Only the first page of each list
         is looked through. Documented: list calls with `status`, `to_number` and `end_time__gte` (UTC).
+        Raises: ProviderError, CallOutcomeUnknown where a list goes on after what was looked through.
         """
+        is_whole = True
         for status in ("live", "queued"):
             listed = await self._request("GET", "/Call/", query={"status": status})
+            is_whole &= _is_whole(listed.body.get("calls"))
             for call_id in _call_ids(listed.body.get("calls")):
                 if await self._is_call_to(call_id, to, status):
                     return CallEvent(call_id, CallState.ANSWERED if status == "live" else CallState.DIALING)
@@ -233,6 +236,9 @@ class PlivoClient:
             listed = await self._request("GET", "/Call/", query=query)
             if found := _record_of(listed.body.get("objects"), to, placed_after):
                 return found
+            is_whole &= _is_whole(listed.body.get("objects"))
+        if not is_whole:
+            raise CallOutcomeUnknown("Plivo lists more calls than were looked through; ours may be among them")
         return None
 
     async def _is_call_to(self, call_id: str, to: str, status: str) -> bool:
@@ -383,7 +389,7 @@ def _state_of(fields: Mapping[str, str], expected: CallState | None) -> CallStat
     if state is None and "Digits" in fields:
         return expected
     if state is None:
-        logger.info("Plivo reported an unknown event: %.32r", event)
+        logger.info("Plivo reported an unknown event: %s", shown_word(event or ""))
     return state
 
 
@@ -400,6 +406,11 @@ def _event_of_record(call_id: str, details: Mapping[str, str]) -> CallEvent:
     if not details.get("end_time") and not details.get("hangup_cause_code"):
         return CallEvent(call_id, CallState.DIALING)
     return ended_event("Plivo", call_id, details, code_field="hangup_cause_code", talk_field="call_duration")
+
+
+def _is_whole(listed: Any) -> bool:
+    """Whether nothing can follow in a list: a full page may have another one after it."""
+    return not isinstance(listed, list) or len(listed) < MAX_CALLS_LOOKED_THROUGH
 
 
 def _call_ids(listed: Any) -> Iterable[str]:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
-from callback_bodies import form_of
+from callback_bodies import form_of, shown_word
 from carrier_request import ask
 from plivo_account import REFUSALS, error_of, is_any_right
 from sms_provider import MessageOrder, MessageReport, MessageState
@@ -155,14 +155,14 @@ class PlivoSms:
             )
 
     def parse_report(self, webhook: RawWebhook) -> MessageReport:
-        """Translate a report: fields of a form, or of the query of a GET. Raises: WebhookRejected."""
-        fields = form_of(webhook.query.encode() if webhook.method == "GET" else webhook.body, "Plivo")
+        """Translate a report: the fields of a form. Raises: WebhookRejected."""
+        fields = form_of(webhook.body, "Plivo")
         message_id = fields.get("MessageUUID", "")
         if not _MESSAGE_ID.fullmatch(message_id):
             raise WebhookRejected("Plivo report has no MessageUUID", status=400)
         status = fields.get("Status", "")
         if status not in _STATES:
-            logger.warning("Plivo reported an unknown status of a message: %.16r", status)
+            logger.warning("Plivo reported an unknown status of a message: %s", shown_word(status))
         return MessageReport(message_id, _STATES.get(status), _cause(status, fields.get("ErrorCode", "")))
 
     def reference_of(self, webhook: RawWebhook) -> str | None:
@@ -171,9 +171,9 @@ class PlivoSms:
 
 
 def _cause(status: str, error_code: str) -> str:
-    """Plivo's own words, such as `undelivered 450`, kept short and printable; `000` is no error (documented)."""
+    """Plivo's own words, such as `undelivered 450`; `000` is no error (documented)."""
     error = "" if error_code == "000" else error_code
-    return re.sub(r"[^A-Za-z0-9_ -]", "", f"{status} {error}".strip())[:64]
+    return f"{shown_word(status)} {shown_word(error)}".strip()
 
 
 _REFUSALS = {

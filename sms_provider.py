@@ -28,7 +28,7 @@ MESSAGE_ENDS = frozenset({MessageState.DELIVERED, MessageState.UNDELIVERED})
 class MessageOrder:
     """One text message. Numbers are E.164. `reference` is the message token, which authorises its reports."""
 
-    to: str
+    to: str = field(repr=False)
     from_number: str = field(repr=False)
     text: str = field(repr=False)
     report_url: str = field(repr=False)

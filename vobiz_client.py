@@ -20,7 +20,7 @@ import httpx
 
 import xml_builder
 from call_script import CallScript
-from callback_bodies import form_of, texts_of
+from callback_bodies import form_of, shown_word, texts_of
 from carrier_request import Answer, ask, refusal, retry_after_seconds
 from hangup_causes import ended_event
 from voice_provider import (
@@ -168,14 +168,22 @@ class VobizClient:
 
         No reference of ours travels with a call, so it is known by its callee; lists that are too long to be
         looked through tell nothing. Documented: list calls, and the CDR list with its filters.
+        Raises: ProviderError, CallOutcomeUnknown where a list goes on after what was looked through.
         """
+        is_whole = True
         for status, state in (("live", CallState.ANSWERED), ("queued", CallState.DIALING)):
             listed = await self._request("GET", f"/Call/?status={status}")
             call_ids = listed.body.get("calls")
+            is_whole &= _is_whole(call_ids)
             for call_id in call_ids[:MAX_CALLS_LOOKED_THROUGH] if isinstance(call_ids, list) else []:
                 if await self._is_call_to(str(call_id), to, status):
                     return CallEvent(str(call_id), state)
-        return await self._find_record(to, placed_after)
+        records = await self._records(to, placed_after)
+        if found := _record_of(records, to, placed_after):
+            return found
+        if not (is_whole and _is_whole(records)):
+            raise CallOutcomeUnknown("Vobiz lists more calls than were looked through; ours may be among them")
+        return None
 
     async def _is_call_to(self, call_id: str, to: str, status: str) -> bool:
         if not _CALL_ID.fullmatch(call_id):
@@ -183,19 +191,12 @@ class VobizClient:
         shown = await self._request("GET", f"/Call/{call_id}/?status={status}")
         return str(shown.body.get("to", "")).removeprefix("+") == to[1:]
 
-    async def _find_record(self, to: str, placed_after: float) -> CallEvent | None:
+    async def _records(self, to: str, placed_after: float) -> Any:
+        """The first page of the records of calls to a number, from the day on."""
         placed_at = datetime.fromtimestamp(placed_after, UTC)
         dates = f"start_date={placed_at:%Y-%m-%d}&end_date={placed_at + timedelta(days=1):%Y-%m-%d}"
-        listed = await self._request("GET", f"/cdr?to_number={to[1:]}&{dates}&per_page=20")
-        records = listed.body.get("data")
-        for record in records if isinstance(records, list) else []:
-            details = texts_of(record) if isinstance(record, dict) else {}
-            call_id = details.get("uuid", "")
-            # Times are ISO 8601 in UTC, which sort as text.
-            is_later = details.get("start_time", "") >= f"{placed_at:%Y-%m-%dT%H:%M:%S}"
-            if is_later and _CALL_ID.fullmatch(call_id) and details.get("destination_number") in (to, to[1:]):
-                return ended_event("Vobiz", call_id, details, code_field="hangup_cause_code", talk_field="billsec")
-        return None
+        listed = await self._request("GET", f"/cdr?to_number={to[1:]}&{dates}&per_page={MAX_CALLS_LOOKED_THROUGH}")
+        return listed.body.get("data")
 
     def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> str | None:
         """Check the V3 signature: base64(HMAC-SHA256(auth token, URL without query + "." + nonce)).
@@ -244,7 +245,7 @@ class VobizClient:
         event = fields.get("Event")
         state = _STATES.get(event) if event else expected
         if state is None:
-            logger.info("Vobiz reported an unknown event: %.32r", event)
+            logger.info("Vobiz reported an unknown event: %s", shown_word(event or ""))
         if state is CallState.COMPLETED:
             return ended_event("Vobiz", call_id, fields, code_field="HangupCauseCode", talk_field="Duration")
         digits = fields.get("Digits", "")
@@ -269,6 +270,24 @@ class VobizClient:
         if answer.is_success or (answer.status == 404 and method != "POST"):
             return answer
         raise _error_of(answer)
+
+
+def _is_whole(listed: Any) -> bool:
+    """Whether nothing can follow in a list: a full page may have another one after it."""
+    return not isinstance(listed, list) or len(listed) < MAX_CALLS_LOOKED_THROUGH
+
+
+def _record_of(records: Any, to: str, placed_after: float) -> CallEvent | None:
+    """The first record of a call to a number that was begun in time."""
+    placed_at = datetime.fromtimestamp(placed_after, UTC)
+    for record in records if isinstance(records, list) else []:
+        details = texts_of(record) if isinstance(record, dict) else {}
+        call_id = details.get("uuid", "")
+        # Times are ISO 8601 in UTC, which sort as text.
+        is_later = details.get("start_time", "") >= f"{placed_at:%Y-%m-%dT%H:%M:%S}"
+        if is_later and _CALL_ID.fullmatch(call_id) and details.get("destination_number") in (to, to[1:]):
+            return ended_event("Vobiz", call_id, details, code_field="hangup_cause_code", talk_field="billsec")
+    return None
 
 
 def sign(keyed_mac: hmac.HMAC, url_without_query: str, nonce: str) -> str:

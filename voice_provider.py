@@ -96,12 +96,12 @@ class SignaturePolicy(StrEnum):
 class CallUrls:
     """The absolute URLs that a carrier may call for one call; each holds the call token in its path."""
 
-    answer: str
-    fallback: str
-    choice: str
-    hangup: str
-    ring: str
-    events: str
+    answer: str = field(repr=False)
+    fallback: str = field(repr=False)
+    choice: str = field(repr=False)
+    hangup: str = field(repr=False)
+    ring: str = field(repr=False)
+    events: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +139,15 @@ class CallOrder:
     that do not fetch it.
     """
 
-    to: str
-    from_number: str
-    urls: CallUrls
+    to: str = field(repr=False)
+    from_number: str = field(repr=False)
+    urls: CallUrls = field(repr=False)
     ring_timeout_seconds: int
     time_limit_seconds: int
     hang_up_on_machine: bool = False
     hide_caller_id: bool = False
     reference: str = ""
-    script: WholeCall | None = None
+    script: WholeCall | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +159,11 @@ class RawWebhook:
     is as it was sent, percent-encoded and without question mark.
     """
 
-    urls: tuple[str, ...]
-    headers: Mapping[str, str]
-    body: bytes
+    urls: tuple[str, ...] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     method: str = "POST"
-    query: str = ""
+    query: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class CallEvent:
     end_reason: EndReason | None = None
     hangup_cause: str = ""
     talk_seconds: int | None = None
-    digits: str = ""
+    digits: str = field(default="", repr=False)
     was_answered: bool = False
     reading: int = 0
 

@@ -26,7 +26,7 @@ from call_script import (
     CallScript,
     WholeCall,
 )
-from callback_bodies import texts_of
+from callback_bodies import shown_word, texts_of
 from carrier_request import Answer
 from voice_provider import (
     CallEvent,
@@ -174,10 +174,12 @@ class VoipbinClient:
         """A call whose create request got no answer: among the calls listed first (inferred: the latest).
 
         No reference of ours travels with a call, so it is known by its callee. Raises: ProviderError, also for an
-        answer without a list: None would be proof that nothing was dialled.
+        answer without a list, and CallOutcomeUnknown for a full page, after which others may follow: None would be
+        proof that nothing was dialled.
         """
         answer = await self._account.request("GET", f"/calls?page_size={CALLS_LISTED}")
-        if not isinstance(answer.body.get("result", answer.document), list):
+        listed = answer.body.get("result", answer.document)
+        if not isinstance(listed, list):
             raise ProviderUnavailable("VoIPBin answered without its list of calls")
         for call in _listed(answer, "result"):
             destination = call.get("destination")
@@ -185,6 +187,8 @@ class VoipbinClient:
             is_ours = isinstance(destination, dict) and destination.get("target") == to and id_of(call)
             if is_ours and created_at is not None and created_at >= int(placed_after):
                 return _call_event(call)
+        if len(listed) >= CALLS_LISTED:
+            raise CallOutcomeUnknown("VoIPBin lists more calls than were looked through; ours may be among them")
         return None
 
     def check_webhook(self, webhook: RawWebhook, *, must_be_signed: bool = False) -> None:
@@ -324,7 +328,7 @@ def _call_event(call: Mapping[str, Any]) -> CallEvent:
         return CallEvent(id_of(call), state)
     reason = details.get("hangup_reason", "")
     if reason not in _END_REASONS:
-        logger.warning("VoIPBin reported an unknown hangup reason: %.32r", reason)
+        logger.warning("VoIPBin reported an unknown hangup reason: %s", shown_word(reason))
     return CallEvent(
         id_of(call),
         state,
@@ -339,16 +343,14 @@ def _state_of(status: str, *, was_answered: bool) -> CallState | None:
     if status in _ENDING:
         return CallState.ANSWERED if was_answered else CallState.DIALING
     if status not in _STATES:
-        logger.info("VoIPBin reported an unknown call status: %.32r", status)
+        logger.info("VoIPBin reported an unknown call status: %s", shown_word(status))
     return _STATES.get(status)
 
 
 def _hangup_cause(reason: str, ended_by: str) -> str:
-    """VoIPBin's own words, such as `busy by remote`, kept short and printable."""
-    words = f"{reason} by {ended_by}" if ended_by else reason
-    return sys.intern(
-        re.sub(r"[^A-Za-z0-9_ -]", "", words).strip()[:64]
-    )  # a handful of causes, kept for many calls
+    """VoIPBin's own words, such as `busy by remote`."""
+    words = f"{shown_word(reason)} by {shown_word(ended_by)}" if ended_by else shown_word(reason)
+    return sys.intern(words.strip())  # a handful of causes, kept for many calls
 
 
 def _talk_seconds(details: Mapping[str, str]) -> int | None:

@@ -1,13 +1,13 @@
 """Text messages through VoIPBin. Sources of the protocol facts: see voipbin_account.py."""
 
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
 
+from callback_bodies import shown_word
 from sms_provider import MessageOrder, MessageReport, MessageState
 from voice_provider import CallOutcomeUnknown, RawWebhook, WebhookRejected
 from voipbin_account import VoipbinAccount, VoipbinConfig, event_of, id_of, tel
@@ -105,8 +105,8 @@ class VoipbinSms:
             raise WebhookRejected("VoIPBin event names no message", status=400)
         status = _status_of(data)
         if status not in _STATES:
-            logger.info("VoIPBin reported an unknown status of a message: %.32r", status)
-        return MessageReport(message_id, _STATES.get(status), cause=re.sub(r"[^a-z_]", "", status)[:64])
+            logger.info("VoIPBin reported an unknown status of a message: %s", shown_word(status))
+        return MessageReport(message_id, _STATES.get(status), cause=shown_word(status))
 
     def reference_of(self, webhook: RawWebhook) -> str | None:
         """None: no reference of ours travels with a message, so it is found by its id."""

@@ -284,6 +284,21 @@ async def test_a_call_without_a_known_id_is_found_by_its_callee(answers: dict[st
     assert event is None or event.call_id == CALL_ID
 
 
+@pytest.mark.parametrize("full", ["live", "queued", "14155550142", "+14155550142"])
+async def test_a_full_page_does_not_prove_that_there_is_no_call(full: str) -> None:
+    def vendor(request: httpx.Request) -> httpx.Response:
+        params = request.url.params
+        listed = params.get("status") or params.get("to_number")
+        if request.url.path != f"{ACCOUNT}/Call/":
+            return httpx.Response(200, json={**LIVE, "to": "+14155550143"})
+        return httpx.Response(
+            200, json={name: [OTHER_ID] * 20 * (listed == full) for name in ("calls", "objects")}
+        )
+
+    with pytest.raises(CallOutcomeUnknown, match="more calls"):
+        await client_of(vendor).find_call(CALLEE, 1_767_225_600.0)
+
+
 # Callbacks
 
 

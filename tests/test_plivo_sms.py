@@ -151,19 +151,16 @@ async def test_each_failure_says_what_may_be_done_next(
             id="rejected",
         ),
         pytest.param(f"MessageUUID={MESSAGE_ID}&Status=read".encode(), None, "read", id="an unknown word"),
-        pytest.param(f"MessageUUID={MESSAGE_ID}&Status=%0A%3Cb".encode(), None, "b", id="a hostile word"),
+        pytest.param(f"MessageUUID={MESSAGE_ID}&Status=%0A%3Cb".encode(), None, "(not shown)", id="hostile"),
         pytest.param(f"MessageUUID={MESSAGE_ID}".encode(), None, "", id="no word"),
     ],
 )
-def test_reports_are_translated_by_post_and_get(body: bytes, state: MessageState | None, cause: str) -> None:
+def test_reports_are_translated(body: bytes, state: MessageState | None, cause: str) -> None:
     sms = sms_of(answering(202))
-    for webhook in (
-        RawWebhook(("https://otp.example.com/message/T",), {}, body),
-        RawWebhook(("https://otp.example.com/message/T",), {}, b"", "GET", body.decode()),
-    ):
-        report = sms.parse_report(webhook)
-        assert (report.message_id, report.state, report.cause) == (MESSAGE_ID, state, cause)
-        assert sms.reference_of(webhook) is None
+    webhook = RawWebhook(("https://otp.example.com/message/T",), {}, body)
+    report = sms.parse_report(webhook)
+    assert (report.message_id, report.state, report.cause) == (MESSAGE_ID, state, cause)
+    assert sms.reference_of(webhook) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"Status=sent", b"MessageUUID=1&Status=sent", b"{}", b"\xff"])

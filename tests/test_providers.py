@@ -152,7 +152,8 @@ async def test_no_secret_is_in_a_url_a_log_line_or_a_representation(
     urls = " ".join(str(request.url) for request in carrier.requests)
     assert secrets_in(case, urls) == []
     assert secrets_in(case, repr(client)) == []
-    assert CODE not in repr(order)
+    assert secrets_in(case, repr(order)) == []
+    assert secrets_in(case, repr(webhook_of(CALLEE.encode(), {"x-signature": case.secrets[0]}))) == []
     assert secrets_in(case, caplog.text) == []
 
 

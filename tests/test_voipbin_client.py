@@ -439,6 +439,12 @@ async def test_a_call_without_a_known_id_is_found_by_its_callee(
     assert event is None or event.call_id == CALL_ID
 
 
+async def test_a_full_page_does_not_prove_that_there_is_no_call() -> None:
+    full = {"result": payload("calls")["result"][:1] * 50}
+    with pytest.raises(CallOutcomeUnknown, match="more calls"):
+        await client_of(answering(200, full)).find_call("+14155550143", CREATED_AT)
+
+
 @pytest.mark.parametrize("answer", [b"", b"<html>", {}, payload("call_ringing"), {"result": None}])
 async def test_an_answer_without_a_list_does_not_say_that_there_is_no_call(answer: Any) -> None:
     with pytest.raises(ProviderUnavailable, match="without its list"):
@@ -589,7 +595,7 @@ def test_hangup_reasons_are_translated_and_kept(
         pytest.param(
             {"hangup_reason": "<b>\n\x1b[31m" + "A" * 500, "hangup_by": ""},
             EndReason.UNKNOWN,
-            "b31m" + "A" * 60,
+            "(not shown)",
             id="hostile",
         ),
     ],
