@@ -14,13 +14,14 @@ little to its caller; which rules fired is in the log.
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
 from clock import Clock
 from guard_store import Block, Charge, Exceeded, GuardStore, Reservation, Rule, Window, rule
+from otp_store import StoreUnavailable
 from phone_numbers import REGIONS, InvalidPhone, LineType, Number, line_key, mask, number_of
 from verification import Verification
 
@@ -205,6 +206,14 @@ class AbuseGuard:
     async def on_carrier_failure(self, record: Verification) -> None:
         """Leave out of the share what the carrier refused, or could not put through."""
         await self._tally(record, begun=-1)
+
+    @staticmethod
+    async def count_if_possible(counting: Awaitable[None]) -> None:
+        """A destination's share is counted beside the call: a call and an accepted code stand without it."""
+        try:
+            await counting
+        except StoreUnavailable as error:
+            logger.warning("the store cannot answer: %s", error)
 
     async def on_verified(self, record: Verification) -> None:
         await self._tally(record, verified=1)

@@ -11,9 +11,10 @@ from starlette.routing import BaseRoute
 
 import problems
 from abuse_guard import SendingStopped
+from call_placer import Sent
 from lean_route import LeanRequest, LeanRoute, Reply, json_reply
 from number_failures import NumberLocked
-from otp_service import OtpService, Sent
+from otp_service import OtpService
 from otp_store import Checked, Outcome
 from phone_numbers import InvalidPhone, mask, to_e164
 from problems import FieldError, Problem, problem_of, rate_limit_headers
@@ -221,8 +222,9 @@ def routes(service: OtpService, protection: Protection, settings: Settings) -> l
         return json_reply(200, _status_of(record, service.seconds_left(record)), with_nulls=True)
 
     async def send_otp(request: LeanRequest, body: SendOtp) -> Reply:
-        """Call a phone and read it a one-time code.
+        """Call a phone and read it a one-time code, or send the code as a text message.
 
+        Carriers are asked in their order, the next one where nothing was dialled; `provider` pins one.
         While a call to the number is queued, ringing or speaking, that same call is returned with
         `deduplicated`. A resend within the lifetime reads the same code and keeps its deadline and attempts.
         With an `Idempotency-Key` header the same request sent again gets the same answer for 24 hours.
@@ -285,8 +287,8 @@ def routes(service: OtpService, protection: Protection, settings: Settings) -> l
         )
 
     initiated: _Answers = {
-        200: ("the phone is called", CallInitiated),
-        202: ("the carrier did not answer in time: the phone may be ringing, ask the status", CallInitiated),
+        200: ("the phone is called, or a text message is on its way", CallInitiated),
+        202: ("it waits for its turn, or its carrier did not answer in time: ask the status", CallInitiated),
     }
     checked: _Answers = {
         200: ("the code is right, and used up", Verified),

@@ -4,12 +4,10 @@ import logging
 
 from abuse_guard import AbuseGuard
 from call_log import log_call
-from otp_store import OtpStore, StoreUnavailable
+from otp_store import OtpStore
 from redial import Redials
-from verification import CallRef, Verification
+from verification import Call, CallRef, Verification
 from voice_provider import CallEvent, CallState, EndReason
-
-logger = logging.getLogger(__name__)
 
 
 class CallEvents:
@@ -18,19 +16,18 @@ class CallEvents:
         self._guard = guard
         self._redials = redials
 
-    async def take_in(self, ref: CallRef, event: CallEvent) -> Verification | None:
-        """The verification with its newest call moved on; None when the event is not about that call.
+    async def take_in(self, before: Verification, call: Call, event: CallEvent) -> Verification | None:
+        """The verification with its newest call moved on; None when `call` is not its newest one any more.
 
         Raises: OtherCall, StoreUnavailable.
         """
-        before = await self._store.find_by_id(ref.verification_id)
+        ref = CallRef(before.id, call.number)
         record = await self._store.record_call_event(*ref, event)
         if record is not None and event.reading:
             record = await self._store.record_reading_end(*ref, event.reading) or record
         if record is None or record.call is None:
             return record
-        state = before.call.state if before is not None and before.call is not None else None
-        if record.call.state is not state:
+        if record.call.state is not call.state:
             log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
             if record.call.state is CallState.COMPLETED:
                 await self._call_is_over(record, record.call.end_reason)
@@ -39,7 +36,4 @@ class CallEvents:
     async def _call_is_over(self, record: Verification, end_reason: EndReason | None) -> None:
         self._redials.plan(record)
         if end_reason is EndReason.FAILED:
-            try:
-                await self._guard.on_carrier_failure(record)
-            except StoreUnavailable as error:  # counted beside the call, which stands without it
-                logger.warning("the store cannot answer: %s", error)
+            await self._guard.count_if_possible(self._guard.on_carrier_failure(record))

@@ -130,7 +130,7 @@ class CallFlow:
         Raises: WebhookRejected, StoreUnavailable.
         """
         try:
-            record = await self._events.take_in(current.ref, event)
+            record = await self._events.take_in(current.record, current.call, event)
         except OtherCall as error:
             raise WebhookRejected(f"callback is about another call: {error}") from None
         if record is None or record.call is None:

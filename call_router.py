@@ -119,12 +119,11 @@ class CallRouter:
         if not admitting:
             wait = min(one.line.breaker.seconds_closed_off for one in candidates)
             raise CarriersDown("no carrier works at present; nothing was dialled", math.ceil(wait))
-        shortest = min(admitting, key=lambda one: one.line.expected_wait_seconds())
-        wait = shortest.line.expected_wait_seconds()
+        waits = [await one.line.expected_wait_seconds() for one in admitting]
+        wait, shortest = min(zip(waits, admitting, strict=True), key=lambda pair: pair[0])
         if wait > longest_wait_seconds:
-            raise ProviderThrottled(
-                "more calls wait for their turn than can be placed in time", math.ceil(wait / 2)
-            )
+            retry_after_seconds = math.ceil(min(wait, longest_wait_seconds) / 2)
+            raise ProviderThrottled("more calls wait than can be placed in time", retry_after_seconds)
         return Choice(shortest, None, wait)
 
     def new_call(self, order: SendOrder, candidate: Candidate, queue_seconds: float = 0) -> NewCall:
@@ -143,6 +142,7 @@ class CallRouter:
             time_limit_seconds=min(math.ceil(needed_seconds), self._policy.time_limit_seconds),
             first_reading_seconds=self._writer.first_reading_seconds(code_length, language),
             code_length=code_length,
+            hide_caller_id=order.hide_caller_id,
             queue_seconds=queue_seconds,
             reports_progress=capabilities.reports_progress,
         )

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from enum import StrEnum
 from typing import NamedTuple
 
 from clock import Clock
 from guard_store import Charge, GuardStore, Reservation, Rule, Window, rule
-from otp_store import OtpStore
+from otp_store import OtpStore, StoreUnavailable
 from voice_provider import (
     AccountRefused,
     CallOutcomeUnknown,
@@ -25,6 +26,7 @@ PACE_SECONDS = 1.05
 FAILURES_TO_OPEN = 5
 FAILURE_MEMORY_SECONDS = 30.0
 OPEN_SECONDS = 30.0
+MAX_WAITING = 10_000  # also where no pace tells how long the wait would be
 LOOK_AGAIN_SECONDS = 0.25  # while a carrier holds as many calls as it may
 _FAILURES = (ProviderUnavailable, CallOutcomeUnknown, AccountRefused)
 
@@ -94,16 +96,17 @@ class Breaker:
         return was_open
 
     def fail(self, trouble: str) -> bool:
-        """Whether this failure opened the breaker."""
+        """Whether this failure opened the breaker, or opened it again."""
         now = self._clock.now()
         self._failures.append(now)
         self.trouble = trouble
         is_many = len(self._failures) == FAILURES_TO_OPEN and now - self._failures[0] <= FAILURE_MEMORY_SECONDS
         if not (is_many or self._is_probing):
             return False
-        was_open, self._is_open, self._is_probing = self._is_open, True, False
+        is_change = not self._is_open or self._is_probing
+        self._is_open, self._is_probing = True, False
         self._open_until = now + OPEN_SECONDS
-        return not was_open
+        return is_change
 
     def abandon(self) -> None:
         """A request ended without telling anything of the carrier."""
@@ -131,6 +134,7 @@ class CarrierLine:
         self._paused_until = 0.0
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._usher: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def health(self) -> LineHealth:
         breaker = self.breaker
@@ -138,10 +142,14 @@ class CarrierLine:
             self.name, breaker.state, len(self._waiting), breaker.trouble, breaker.seconds_closed_off
         )
 
-    def expected_wait_seconds(self) -> float:
-        """About how long a call would wait that joined the queue now."""
+    async def expected_wait_seconds(self) -> float:
+        """About how long a call would wait that joined the queue now; infinite when there is no place in it."""
+        # A call is on record as queued a moment before it stands in the queue: of many at once each must be seen.
+        queued = max(len(self._waiting), await self._store.queued_calls(self.name))
+        if queued >= MAX_WAITING:
+            return math.inf
         pace = self._limits.calls_per_second
-        queue_seconds = (len(self._waiting) + 1) * PACE_SECONDS / pace if pace else 0.0
+        queue_seconds = (queued + 1) * PACE_SECONDS / pace if pace else 0.0
         return self._seconds_closed_off() + queue_seconds
 
     def _seconds_closed_off(self) -> float:
@@ -169,10 +177,13 @@ class CarrierLine:
         await self._guard_store.refund(turn)
 
     async def wait_for_turn(self, within_seconds: float) -> bool:
-        """Whether a turn came in time. False also when the carrier goes down, so that others can be tried."""
+        """Whether a turn came in time. False also when the carrier goes down, so that others can be tried.
+
+        A closed line gives no turns any more.
+        """
         place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
-        if self._usher is None or self._usher.done():
+        if not self._is_closed and (self._usher is None or self._usher.done()):
             self._usher = asyncio.create_task(self._give_turns(), name=f"turns of {self.name}")
         timer = asyncio.create_task(self._give_up(place, within_seconds))
         try:
@@ -192,16 +203,24 @@ class CarrierLine:
             wait = self._seconds_closed_off()
             if not wait and not self.breaker.admits:
                 wait = LOOK_AGAIN_SECONDS  # a probe is on its way
-            taken = wait or await self._take()
+            taken = wait or await self._take_if_possible()
             if not isinstance(taken, Reservation):
                 await self._clock.sleep(taken)
                 continue
             place = self._next_place()
             if place is None:
                 await self.give_back(taken)
-                return
+                continue  # somebody may have come meanwhile
             place.set_result(True)
             await asyncio.sleep(0)  # its call begins before the next one's turn
+
+    async def _take_if_possible(self) -> Reservation | float:
+        """What `_take` does; without the store nobody gets a turn, but the queue stands."""
+        try:
+            return await self._take()
+        except StoreUnavailable as error:
+            logger.warning("the store cannot answer: %s", error)
+            return LOOK_AGAIN_SECONDS
 
     def _next_place(self) -> "asyncio.Future[bool] | None":
         while self._waiting:
@@ -230,6 +249,8 @@ class CarrierLine:
                 place.set_result(False)
 
     async def close(self) -> None:
+        """Send away the calls that wait, and give no more turns."""
+        self._is_closed = True
         self._send_away()
         if self._usher is not None:
             self._usher.cancel()

@@ -25,7 +25,7 @@ class CmGender(StrEnum):
 class CarrierSettings(BaseSettings):
     """What is set per carrier; `Settings` has the rest."""
 
-    # The first setting says that a carrier is wanted, the others are missed then.
+    # Any of its settings says that a carrier is wanted, the others are missed then.
     REQUIRED: ClassVar[dict[str, tuple[str, ...]]] = {
         "vobiz": ("vobiz_auth_id", "vobiz_auth_token"),
         "plivo": ("plivo_auth_id", "plivo_auth_token"),
@@ -33,6 +33,8 @@ class CarrierSettings(BaseSettings):
         "cm": ("cm_product_token",),
         "voipbin": ("voipbin_access_key",),
     }
+    # PHLOs run in an account of Plivo, which may be there for other things.
+    WANTED_BY: ClassVar[dict[str, tuple[str, ...]]] = {**REQUIRED, "phlo": ("plivo_phlo_id",)}
 
     from_number: str = ""
 
@@ -102,9 +104,18 @@ class CarrierSettings(BaseSettings):
         return str(getattr(self, f"{name}_from_number", "")) or self.from_number
 
     @property
+    def carriers_with_text_messages(self) -> tuple[str, ...]:
+        """The carriers that have a sender of text messages, and so a client for them."""
+        return tuple(name for name in self.REQUIRED if f"{name}_sms_sender" in type(self).model_fields)
+
+    @property
     def configured_carriers(self) -> tuple[str, ...]:
         """The carriers of which something is set. A PHLO takes the place of Plivo's XML."""
-        named = [name for name, fields in self.REQUIRED.items() if self._has(fields[0])]
+        named = [
+            name
+            for name, fields in self.WANTED_BY.items()
+            if any(map(self._has, (*fields, f"{name}_from_number")))
+        ]
         if "phlo" in named and "plivo" in named:
             named.remove("plivo")
         return tuple(named)
@@ -113,7 +124,8 @@ class CarrierSettings(BaseSettings):
         value = getattr(self, field)
         return bool(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
-    def missing_of(self, name: str) -> list[str]:
-        """The settings that a carrier cannot do without and that are not set."""
+    def missing_of(self, name: str, *, calls: bool = True) -> list[str]:
+        """The settings that a carrier cannot do without, for calls or for messages only, and that are not set."""
         missing = [field.upper() for field in self.REQUIRED.get(name, ()) if not self._has(field)]
-        return missing if self.from_number_of(name) else [*missing, "FROM_NUMBER"]
+        has_sender = not calls and bool(self.of_carrier(name, "sms_sender"))
+        return missing if has_sender or self.from_number_of(name) else [*missing, "FROM_NUMBER"]

@@ -7,7 +7,6 @@ have been. What was found of each kind of failure stands in docs/providers.md.
 import asyncio
 import logging
 from collections.abc import Sequence
-from time import monotonic
 from typing import NamedTuple
 
 from call_events import CallEvents
@@ -36,6 +35,7 @@ logger = logging.getLogger(__name__)
 # Shares of the deadline of one request. While others could be tried, a carrier has the first to answer in; one
 # that may have dialled has until the second to be heard of, and the third to answer a question.
 ATTEMPT_SHARE, GRACE_SHARE, ASK_SHARE = 0.4, 0.7, 0.1
+LEAST_SHARE = 0.05  # with less time left nobody else is asked: an answer would come too late
 LISTEN_SECONDS = 0.1
 CLOCK_SKEW_SECONDS = 10  # by which a carrier's clock may be behind ours
 
@@ -77,10 +77,8 @@ class Dialer:
         give_up_at = self._clock.now() + min(call.queue_seconds, (record.expires_at - self._clock.now()) / 2)
         line = candidates[0].line
         while (left := give_up_at - self._clock.now()) > 0:
-            if await line.wait_for_turn(left):
-                return await self._store.dial_queued(record.id, call.number)
-            if any(one.line.breaker.admits for one in candidates):
-                # Failover finds the carrier that works.
+            has_turn = await line.wait_for_turn(left)
+            if has_turn or _is_for_others(candidates):
                 return await self._store.dial_queued(record.id, call.number)
         return None
 
@@ -91,11 +89,13 @@ class Dialer:
 
         Ends within the deadline of a request. Raises: ProviderError when no carrier dialled.
         """
-        ends_at = monotonic() + self._policy.deadline_seconds
+        ends_at = self._clock.now() + self._policy.deadline_seconds
         errors: list[ProviderError] = []
         for position, candidate in enumerate(candidates):
             others = [one for one in candidates[position + 1 :] if one.line.breaker.admits]
             if errors:
+                if ends_at - self._clock.now() < LEAST_SHARE * self._policy.deadline_seconds:
+                    break
                 moved = await self._fail_over(record, order, candidate, errors[-1], ends_at)
                 if moved is None or moved.call is None:
                     continue
@@ -116,28 +116,22 @@ class Dialer:
         return await self._give_up(record, call, errors)
 
     def _attempt_seconds(self, ends_at: float, has_others: bool) -> float:
-        left = ends_at - monotonic()
+        left = ends_at - self._clock.now()
         return min(left, ATTEMPT_SHARE * self._policy.deadline_seconds) if has_others else left
 
     async def _place(
         self, record: Verification, call: Call, order: SendOrder, candidate: Candidate, seconds: float
     ) -> Dialed:
         provider, line, _ = candidate
+        if not line.breaker.admits:  # it went down while the call waited, or another request is the probe
+            raise ProviderUnavailable(f"{provider.name} is left alone at present; nothing was dialled")
         log_call(logging.INFO, "placing call", record, call)  # what a crash from here on leaves to be found
-        call_order = await self._call_order(record, call, order, provider)
         line.breaker.begin()
         try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                call_id = await provider.place_call(call_order)
-        except (ProviderError, TimeoutError) as error:
-            trouble = error if isinstance(error, ProviderError) else CallOutcomeUnknown("no answer in time")
-            line.note_failure(trouble)
-            is_unknown = isinstance(trouble, CallOutcomeUnknown)
-            text = f"call not confirmed: {trouble}" if is_unknown else f"call not placed: {trouble}"
-            log_call(logging.WARNING, text, record, call)
-            raise trouble from None
+            call_order = await self._call_order(record, call, order, provider)
+            call_id = await self._ask_to_call(record, call, candidate, call_order, seconds)
         except BaseException:
-            line.breaker.abandon()
+            line.breaker.abandon()  # unless this told something of the carrier
             raise
         line.note_success()
         log_call(logging.INFO, "call placed", record, call)
@@ -145,6 +139,22 @@ class Dialer:
         if record.status is Status.CANCELLED:  # while we were waiting for the carrier
             await hang_up_if_possible(provider, call_id)
         return Dialed(record, record.call or call, is_confirmed=True)
+
+    @staticmethod
+    async def _ask_to_call(
+        record: Verification, call: Call, candidate: Candidate, call_order: CallOrder, seconds: float
+    ) -> str:
+        """The carrier's id of the call. Raises: ProviderError, of which the carrier's line knows then."""
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                return await candidate.provider.place_call(call_order)
+        except (ProviderError, TimeoutError) as error:
+            trouble = error if isinstance(error, ProviderError) else CallOutcomeUnknown("no answer in time")
+            candidate.line.note_failure(trouble)
+            is_unknown = isinstance(trouble, CallOutcomeUnknown)
+            text = f"call not confirmed: {trouble}" if is_unknown else f"call not placed: {trouble}"
+            log_call(logging.WARNING, text, record, call)
+            raise trouble from None
 
     async def _call_order(
         self, record: Verification, call: Call, order: SendOrder, provider: VoiceProvider
@@ -174,7 +184,7 @@ class Dialer:
         line, call = candidate.line, record.call
         has_turn = await line.take_turn() is not None
         if not has_turn and line.breaker.admits:
-            has_turn = await line.wait_for_turn(max(0.0, ends_at - monotonic()))
+            has_turn = await line.wait_for_turn(max(0.0, ends_at - self._clock.now()))
         if not has_turn or call is None:
             return None
         new_call = self._router.new_call(order, candidate)
@@ -187,13 +197,13 @@ class Dialer:
     async def _listen(self, record: Verification, call: Call, candidate: Candidate, ends_at: float) -> "Heard":
         """What comes of a call that may have been dialled: a callback, or its carrier's word when it is asked."""
         until = ends_at - (1 - GRACE_SHARE) * self._policy.deadline_seconds
-        while monotonic() < until:
+        while self._clock.now() < until:
             known = await self._store.find_by_id(record.id)
             if known is None or known.call is None or known.call.number != call.number:
                 return Heard(False, None)
             if known.call.call_id or known.call.state is not CallState.DIALING:
                 return Heard(False, known)
-            await asyncio.sleep(LISTEN_SECONDS)
+            await self._clock.sleep(LISTEN_SECONDS)
         return await self._ask(record, call, candidate.provider)
 
     async def _ask(self, record: Verification, call: Call, provider: VoiceProvider) -> "Heard":
@@ -207,7 +217,7 @@ class Dialer:
             else:
                 if event is None:
                     return Heard(True, None)
-                return Heard(False, await self._events.take_in(CallRef(record.id, call.number), event))
+                return Heard(False, await self._events.take_in(record, call, event))
         return Heard(provider.capabilities.silence_is_proof, None)
 
     async def _give_up(self, record: Verification, call: Call, errors: Sequence[ProviderError]) -> Dialed:
@@ -227,6 +237,12 @@ class Heard(NamedTuple):
 
     nothing_was_dialled: bool
     of: Verification | None
+
+
+def _is_for_others(candidates: Sequence[Candidate]) -> bool:
+    """Whether the first carrier is down and another one could be tried: failover finds it."""
+    first, *others = candidates
+    return not first.line.breaker.admits and any(one.line.breaker.admits for one in others)
 
 
 def placed_after(record: Verification, call: Call) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, Field
 from starlette.routing import BaseRoute
@@ -68,11 +69,14 @@ def routes(service: OtpService, readiness: Readiness, router: CallRouter) -> lis
         await service.status(ANONYMOUS, _PROBE_KEY)
         return json_reply(200, Ready(status="ready", providers=[_health(line) for line in router.health()]))
 
-    def route(path: str, endpoint: Endpoint, model: type[BaseModel], *errors: int) -> LeanRoute:
-        responses = {200: {"model": model}, **problems.responses(*errors, examples=[_not_ready()])}
+    def route(path: str, endpoint: Endpoint, meaning: str, model: type[BaseModel], *errors: int) -> LeanRoute:
+        responses = _answers(meaning, model) | problems.responses(*errors, examples=[_not_ready()])
         return LeanRoute(path, endpoint, methods=["GET"], tags=["operations"], responses=responses, is_quiet=True)
 
-    return [route("/health", health, Health), route("/ready", ready, Ready, 503)]
+    return [
+        route("/health", health, "the process lives", Health),
+        route("/ready", ready, "requests are welcome", Ready, 503),
+    ]
 
 
 def block_routes(protection: Protection, clock: Clock) -> list[BaseRoute]:
@@ -99,7 +103,7 @@ def block_routes(protection: Protection, clock: Clock) -> list[BaseRoute]:
 
     def route(path: str, endpoint: Endpoint, method: str, model: type[BaseModel], *errors: int) -> LeanRoute:
         examples = [_bad_target(f"must be {TARGET_WORDS}"), _no_block(), problem_of(AddressLocked(600))]
-        responses = {200: {"model": model}, **problems.responses(401, 429, *errors, examples=examples)}
+        responses = _answers("what is blocked", model) | problems.responses(401, 429, *errors, examples=examples)
         return LeanRoute(path, endpoint, methods=[method], tags=["operations"], responses=responses, access=access)
 
     return [
@@ -107,6 +111,10 @@ def block_routes(protection: Protection, clock: Clock) -> list[BaseRoute]:
         route("/blocks/{target}", set_block, "PUT", BlockEntry, 422, 503),
         route("/blocks/{target}", lift_block, "DELETE", Blocks, 404, 422, 503),
     ]
+
+
+def _answers(meaning: str, model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": meaning, "model": model}}
 
 
 def _health(line: LineHealth) -> CarrierHealth:

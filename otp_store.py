@@ -180,6 +180,10 @@ class OtpStore(Protocol):
         """How many calls a carrier has under way, not counting queued ones."""
         ...
 
+    async def queued_calls(self, provider: str) -> int:
+        """How many calls wait for a carrier."""
+        ...
+
     async def record_reading_end(
         self, verification_id: str, call_number: int, reading: int, *, wrong_key: bool = False
     ) -> Verification | None:
@@ -229,6 +233,7 @@ class MemoryOtpStore:
         self._by_live_call: defaultdict[str, dict[str, str]] = defaultdict(dict)  # provider, call id
         self._by_message: defaultdict[str, dict[str, str]] = defaultdict(dict)  # provider, message id
         self._live_calls: defaultdict[str, int] = defaultdict(int)  # provider, without queued ones
+        self._queued_calls: defaultdict[str, int] = defaultdict(int)  # provider
         self._over: OrderedDict[str, float] = OrderedDict()  # in the order of their ends, with the time of each
         self._failures = NumberFailures(rules.max_failures_per_number)
         self._deadlines: TimerWheel[str] = TimerWheel()
@@ -296,7 +301,8 @@ class MemoryOtpStore:
         return new_code.is_backends_own and not self._sealer.matches(record.sealed_code, record.id, new_code.code)
 
     def _with_new_code(self, record: Verification, new_code: NewCode, now: float) -> Verification:
-        if not (self._rules.replace_code_on_resend or new_code.is_backends_own):
+        is_replaced = self._rules.replace_code_on_resend or new_code.is_backends_own
+        if not is_replaced or self._sealer.matches(record.sealed_code, record.id, new_code.code):
             return record
         sealed = self._sealer.seal(new_code.code, record.id)
         return steps.note(msgspec.structs.replace(record, sealed_code=sealed), "code_replaced", now)
@@ -434,6 +440,9 @@ class MemoryOtpStore:
     async def live_calls(self, provider: str) -> int:
         return self._live_calls[provider]
 
+    async def queued_calls(self, provider: str) -> int:
+        return self._queued_calls[provider]
+
     async def record_reading_end(
         self, verification_id: str, call_number: int, reading: int, *, wrong_key: bool = False
     ) -> Verification | None:
@@ -514,12 +523,15 @@ class MemoryOtpStore:
         if before is not None and before.is_live:
             self._by_live_call[before.provider].pop(before.call_id, None)
             self._called.pop(line_key(record.phone), None)
-            self._live_calls[before.provider] -= before.state is not CallState.QUEUED
+            self._calls_like(before)[before.provider] -= 1
         if call is not None and call.is_live:
             self._called[line_key(record.phone)] = record.id
-            self._live_calls[call.provider] += call.state is not CallState.QUEUED
+            self._calls_like(call)[call.provider] += 1
             if call.call_id:
                 self._by_live_call[call.provider][call.call_id] = record.id
+
+    def _calls_like(self, call: Call) -> defaultdict[str, int]:
+        return self._queued_calls if call.state is CallState.QUEUED else self._live_calls
 
     def _index_message(self, verification_id: str, before: Message | None, message: Message | None) -> None:
         if before is message:

@@ -5,7 +5,6 @@ troubleshooting/hangup-causes) and, where named "SDK", the public package plivo 
 client against. docs/plivo.md says what is documented, what only the SDK shows, and what was not found.
 """
 
-import base64
 import hmac
 import logging
 import re
@@ -21,8 +20,9 @@ import httpx
 import xml_builder
 from call_script import CallScript
 from callback_bodies import MAX_FORM_FIELDS, form_of, texts_of
-from carrier_request import Answer, ask, refusal
+from carrier_request import Answer, ask
 from hangup_causes import ended_event
+from plivo_account import REFUSALS, error_of, is_any_right
 from voice_provider import (
     CallEvent,
     CallOrder,
@@ -31,7 +31,6 @@ from voice_provider import (
     CallUrls,
     Capabilities,
     EndReason,
-    ProviderError,
     RawWebhook,
     SignaturePolicy,
     WebhookRejected,
@@ -265,15 +264,8 @@ class PlivoClient:
 
     def _is_signed(self, webhook: RawWebhook, given: list[bytes], nonce: str) -> bool:
         fields = {} if webhook.method == "GET" else form_of(webhook.body, "Plivo")
-        is_right = False
-        for url in webhook.urls:
-            message = signed_message(f"{url}?{webhook.query}", fields, nonce)
-            mac = self._mac.copy()
-            mac.update(message)
-            expected = base64.b64encode(mac.digest())
-            for signature in given:
-                is_right |= hmac.compare_digest(expected, signature)
-        return is_right
+        messages = (signed_message(f"{url}?{webhook.query}", fields, nonce) for url in webhook.urls)
+        return is_any_right(self._mac, messages, given)
 
     def _warn_of_unsigned_callbacks(self) -> None:
         if not self._has_warned:
@@ -324,7 +316,7 @@ class PlivoClient:
         )
         if answer.is_success or (answer.status == 404 and method != "POST"):
             return answer
-        raise _error_of(answer)
+        raise error_of(answer, _REFUSALS, "request_uuid")
 
 
 def signed_message(url: str, fields: Mapping[str, str], nonce: str) -> bytes:
@@ -440,21 +432,4 @@ def _is_later(time: str, placed_after: float) -> bool:
     return begun.tzinfo is None or begun.timestamp() >= int(placed_after)
 
 
-# Documented on voice/api/overview: what each status means; what the operator can do about it is ours.
-_REFUSALS = {
-    400: "Plivo found a parameter missing or invalid: check FROM_NUMBER and PUBLIC_URL",
-    401: "Plivo refused the credentials: check PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN",
-    402: "the Plivo account has too little credit: top it up in the console",
-    403: "the Plivo account may not do this: check its verification, and its geo permissions for this country",
-    404: "Plivo does not know this account or path: check PLIVO_AUTH_ID and PLIVO_API_URL",
-    429: "Plivo takes at most 300 requests in 5 seconds",
-}
-
-
-def _error_of(answer: Answer) -> ProviderError:
-    """The error for an answer that is no success. Plivo's text may repeat a number: nothing of it is shown."""
-    body = answer.body
-    is_error_document = isinstance(body.get("error"), str) and isinstance(body.get("api_id"), str)
-    # A failure that the API itself reports, in its documented shape, placed no call unless it names one.
-    is_own_error = answer.status >= 500 and is_error_document and not body.get("request_uuid")
-    return refusal(answer, "Plivo", _REFUSALS, is_own_error=is_own_error)
+_REFUSALS = {**REFUSALS, 400: "Plivo found a parameter missing or invalid: check FROM_NUMBER and PUBLIC_URL"}

@@ -4,7 +4,6 @@ Source of the protocol facts: https://www.plivo.com/docs/messaging (api/messages
 and, where named "SDK", the public package plivo 4.63.0.
 """
 
-import base64
 import hmac
 import logging
 import re
@@ -17,9 +16,10 @@ from urllib.parse import quote
 import httpx
 
 from callback_bodies import form_of
-from carrier_request import Answer, ask, refusal
+from carrier_request import ask
+from plivo_account import REFUSALS, error_of, is_any_right
 from sms_provider import MessageOrder, MessageReport, MessageState
-from voice_provider import CallOutcomeUnknown, ProviderError, RawWebhook, SignaturePolicy, WebhookRejected
+from voice_provider import CallOutcomeUnknown, RawWebhook, SignaturePolicy, WebhookRejected
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class PlivoSms:
             auth=self._credentials,
         )
         if not answer.is_success:
-            raise _error_of(answer)
+            raise error_of(answer, _REFUSALS, "message_uuid")
         message_ids = answer.body.get("message_uuid")
         message_id = message_ids[0] if isinstance(message_ids, list) and len(message_ids) == 1 else None
         if not isinstance(message_id, str) or not _MESSAGE_ID.fullmatch(message_id):
@@ -138,22 +138,13 @@ class PlivoSms:
             return False
         if not signature or not nonce or not _NONCE.fullmatch(nonce):
             raise WebhookRejected("Plivo report has half a V2 signature, or an odd nonce")
-        if not self._is_signed(webhook.urls, signature.encode().split(b","), nonce):
+        messages = (f"{url}{nonce}".encode() for url in webhook.urls)
+        if not is_any_right(self._mac, messages, signature.encode().split(b",")):
             raise WebhookRejected(
                 "Plivo report has a wrong signature: check PLIVO_AUTH_TOKEN and PUBLIC_URL "
                 "(signed for another host?)"
             )
         return True
-
-    def _is_signed(self, urls_without_query: tuple[str, ...], given: list[bytes], nonce: str) -> bool:
-        is_right = False
-        for url in urls_without_query:
-            mac = self._mac.copy()
-            mac.update(f"{url}{nonce}".encode())
-            expected = base64.b64encode(mac.digest())
-            for signature in given:
-                is_right |= hmac.compare_digest(expected, signature)
-        return is_right
 
     def _warn_of_unsigned_reports(self) -> None:
         if not self._has_warned:
@@ -185,21 +176,7 @@ def _cause(status: str, error_code: str) -> str:
     return re.sub(r"[^A-Za-z0-9_ -]", "", f"{status} {error}".strip())[:64]
 
 
-# Documented on messaging/api/overview: what each status means; what the operator can do about it is ours.
 _REFUSALS = {
+    **REFUSALS,
     400: "Plivo found a parameter missing or invalid: check the sender number and, for India, the DLT values",
-    401: "Plivo refused the credentials: check PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN",
-    402: "the Plivo account has too little credit: top it up in the console",
-    403: "the Plivo account may not do this: check its verification, and its geo permissions for this country",
-    404: "Plivo does not know this account or path: check PLIVO_AUTH_ID and PLIVO_API_URL",
-    429: "Plivo takes at most 300 requests in 5 seconds",
 }
-
-
-def _error_of(answer: Answer) -> ProviderError:
-    """The error for an answer that is no success. Plivo's text may repeat a number: nothing of it is shown."""
-    body = answer.body
-    is_error_document = isinstance(body.get("error"), str) and isinstance(body.get("api_id"), str)
-    # A failure that the API itself reports, in its documented shape, sent nothing unless it names a message.
-    is_own_error = answer.status >= 500 and is_error_document and not body.get("message_uuid")
-    return refusal(answer, "Plivo", _REFUSALS, is_own_error=is_own_error)

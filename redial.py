@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from clock import Clock
+from sms_provider import MessageState
 from timer_wheel import TimerWheel
 from verification import CallRef, Verification
 
@@ -36,9 +37,15 @@ class Redials:
 
     def is_wanted(self, record: Verification) -> bool:
         call = record.call
-        if call is None or call.is_live or call.end_reason is None or record.is_final:
+        if call is None or call.is_live or call.end_reason is None or record.is_final or _was_texted(record):
             return False
         return call.end_reason.value in self.policy.reasons and record.redials < self.policy.times
 
     def take_due(self) -> list[CallRef]:
         return self._due.take(self._clock.now(), MAX_AT_ONCE)
+
+
+def _was_texted(record: Verification) -> bool:
+    """Whether a text message took the place of the last call, and may arrive yet."""
+    message = record.message
+    return record.channel == "sms" and message is not None and message.state is not MessageState.UNDELIVERED

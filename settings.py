@@ -18,7 +18,7 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 TUNNEL_DOMAINS = ("ngrok.io", "ngrok.app", "ngrok.dev", "ngrok-free.app", "ngrok-free.dev", "trycloudflare.com",
                   "loca.lt", "lhr.life", "serveo.net")  # fmt: skip
 _ABSOLUTE_URL = re.compile(r"https?://([^/?#@\s]*@)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?([/?#]\S*)?")
-SMS_CARRIERS = frozenset({"plivo", "cm", "voipbin"})
+_API_URLS = tuple(name for name in CarrierSettings.model_fields if name.endswith("_url"))
 _SIMULATOR_FROM_NUMBER = "+12025550100"  # of the range that is reserved for fiction
 
 
@@ -76,9 +76,6 @@ _LISTS: dict[str, Callable[[str], object]] = {
     "redial_on": setting_values.redial_reasons,
     "cm_languages": setting_values.language_tags,
 }
-_API_URLS = (
-    "vobiz_api_url", "plivo_api_url", "plivo_phlo_url", "cm_api_url", "cm_sms_url", "voipbin_api_url",
-)  # fmt: skip
 
 
 class RedialThrough(StrEnum):
@@ -248,6 +245,17 @@ class Settings(CarrierSettings):
         return not setting_values.client_keys(self.api_keys.get_secret_value())
 
     @property
+    def own_url(self) -> str:
+        """Where this service is reached on its own machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)  # noqa: S104 - no bind
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.http_port}"
+
+    @property
+    def base_url(self) -> str:
+        """PUBLIC_URL, or the service's own address, which only the simulator can reach."""
+        return self.public_url or self.own_url
+
+    @property
     def needs_tunnel(self) -> bool:
         return not self.uses_simulator and not self.public_url
 
@@ -312,16 +320,16 @@ def _carrier_problems(settings: Settings) -> list[str]:
         problems.append(f"PROVIDERS must name each carrier once, out of {', '.join(known)}")
     elif "simulator" in names and (len(names) > 1 or settings.simulate):
         problems.append("PROVIDERS names the simulator beside a carrier: SIMULATE=true plays all that it names")
-    unknown_texters = set(settings.sms_provider_names) - SMS_CARRIERS
-    if unknown_texters:
-        problems.append(f"SMS_PROVIDERS must be some of {', '.join(sorted(SMS_CARRIERS))}")
+    texters = settings.carriers_with_text_messages
+    if not set(settings.sms_provider_names) <= set(texters):
+        problems.append(f"SMS_PROVIDERS must be some of {', '.join(texters)}")
     routed = {name for route in setting_values.routes(settings.provider_routes).values() for name in route}
     if routed - set(names):
         problems.append(f"PROVIDER_ROUTES names a carrier that PROVIDERS does not: known are {', '.join(names)}")
     if "sms" in (settings.redial_through if settings.redial_on else "") and not settings.sms_providers:
         problems.append("REDIAL_THROUGH is sms, but SMS_PROVIDERS names no carrier for it")
     if not settings.simulate:
-        for name in dict.fromkeys((*names, *settings.sms_provider_names)):
+        for name in dict.fromkeys((*names, *(one for one in settings.sms_provider_names if one in texters))):
             problems += _missing_settings(settings, name)
     return problems
 
@@ -332,7 +340,7 @@ def _missing_settings(settings: Settings, name: str) -> list[str]:
     needed = ", ".join([*(field.upper() for field in CarrierSettings.REQUIRED[name]), "FROM_NUMBER"])
     return [
         f"{missing} is not set: {name} needs {needed}; set all of them in .env, or none to use the simulator"
-        for missing in settings.missing_of(name)
+        for missing in settings.missing_of(name, calls=name in settings.provider_names)
     ]
 
 
@@ -383,9 +391,11 @@ def _is_at_home(settings: Settings) -> bool:
     """Whether all carriers are on this machine, and can reach loopback addresses."""
     if settings.uses_simulator:
         return True
-    names = {"phlo": "plivo_phlo_url"}
-    apis = [getattr(settings, names.get(name, f"{name}_api_url"), "") for name in settings.provider_names]
-    return all(_is_loopback(url) for url in apis)
+    for_calls = {"phlo": "plivo_phlo_url"}
+    for_messages = {"cm": "cm_sms_url"}
+    apis = [for_calls.get(name, f"{name}_api_url") for name in settings.provider_names]
+    apis += [for_messages.get(name, f"{name}_api_url") for name in settings.sms_provider_names]
+    return all(_is_loopback(getattr(settings, api, "")) for api in apis)
 
 
 def _is_loopback(url: str) -> bool:

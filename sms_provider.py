@@ -12,12 +12,16 @@ from voice_provider import RawWebhook
 
 
 class MessageState(StrEnum):
-    """Where a text message is. The order of the members is the only direction in which it moves."""
+    """Where a text message is. The order of the members is the only direction in which it moves; the last two are
+    ends, and nothing comes after either of them."""
 
     QUEUED = "queued"
     SENT = "sent"
     DELIVERED = "delivered"
     UNDELIVERED = "undelivered"
+
+
+MESSAGE_ENDS = frozenset({MessageState.DELIVERED, MessageState.UNDELIVERED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from clock import Clock
 from otp_store import NewCode, OtpStore
 from phone_numbers import LineType, number_of
 from send_order import SendOrder, UnsupportedOption
-from sms_provider import MessageOrder, MessageReport, SmsProvider
+from sms_provider import MessageOrder, MessageReport, MessageState, SmsProvider
 from verification import NewMessage, Verification
 from voice_provider import CallOutcomeUnknown, ProviderError, RawWebhook, WebhookRejected
 
@@ -51,6 +51,8 @@ class TextMessages:
             raise UnsupportedOption(
                 "channel", "sms is not possible: this number takes no text messages; use voice"
             )
+        if order.hide_caller_id:
+            raise UnsupportedOption("hide_caller_id", "is not possible with text messages: they show their sender")
         self._able(order)
         languages = self._writer.languages
         language = self._writer.choose_language(order.language, order.phone, languages)
@@ -88,6 +90,8 @@ class TextMessages:
                 error = refusal
                 details = {"provider": provider.name}
                 log_verification(logging.WARNING, f"text message not sent: {refusal}", record, details)
+                refused = MessageReport("", MessageState.UNDELIVERED, refusal.code)
+                await self._store.record_report(record.id, refused)
                 continue
             log_verification(logging.INFO, "text message sent", record, {"provider": provider.name})
             return await self._store.name_message(record.id, message_id) or record, True
@@ -144,7 +148,7 @@ class TextMessages:
 
     async def _keep(self, record: Verification, report: MessageReport) -> Verification:
         moved = await self._store.record_report(record.id, report) or record
-        if moved.message is not None and moved.message is not record.message:
+        if moved.message is not None and moved.message != record.message:
             details = {"provider": moved.message.provider, "cause": moved.message.cause or None}
             log_verification(logging.INFO, f"text message {moved.message.state.value}", moved, details)
         return moved

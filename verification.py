@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sms_provider import MessageReport, MessageState
+from sms_provider import MESSAGE_ENDS, MessageReport, MessageState
 from voice_provider import CallEvent, CallState, EndReason
 
 VERIFICATION_ID = re.compile(r"vrf_[0-9a-f]{32}")
@@ -96,6 +96,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     time_limit_seconds: int
     first_reading_seconds: float
     code_length: int = 6
+    hide_caller_id: bool = False
     queue_seconds: float = 0
     reports_progress: bool = True
     state: CallState = CallState.DIALING
@@ -213,6 +214,7 @@ class NewCall(msgspec.Struct, frozen=True):
     time_limit_seconds: int
     first_reading_seconds: float
     code_length: int = 6
+    hide_caller_id: bool = False
     queue_seconds: float = 0
     reports_progress: bool = True
 
@@ -428,9 +430,10 @@ def _extend(record: Verification, now: float) -> Verification:
 
 
 def start_message(record: Verification, new: NewMessage, now: float) -> Verification:
-    """Begin a text message with the code. A code that was delivered once stays `delivered`."""
+    """Begin a text message with the code. One that was delivered stays `delivered`, a live call `calling`."""
     message = Message(new.provider, new.from_number, new.language, now)
-    status = record.status if record.status is Status.DELIVERED else Status.PENDING
+    is_settled = record.status is Status.DELIVERED or record.live_call is not None
+    status = record.status if is_settled else Status.PENDING
     return note(_replace(record, message=message, status=status), "message_queued", now)
 
 
@@ -439,9 +442,11 @@ def name_message(record: Verification, message_id: str) -> Verification:
 
 
 def apply_report(record: Verification, report: MessageReport, now: float) -> Verification:
-    """Move the message on. As with calls, late and doubled reports change nothing."""
+    """Move the message on. As with calls, late and doubled reports change nothing, and an end is an end."""
     message = _message_of(record)
-    if report.state is None or _MESSAGE_RANKS[report.state] <= _MESSAGE_RANKS[message.state]:
+    if report.state is None or message.state in MESSAGE_ENDS:
+        return record
+    if _MESSAGE_RANKS[report.state] <= _MESSAGE_RANKS[message.state]:
         return record
     message_id = message.message_id or report.message_id
     record = _with_message(record, state=report.state, cause=report.cause, message_id=message_id)

@@ -24,10 +24,14 @@ from xml_builder import SILENT_HANGUP_XML
 
 logger = logging.getLogger(__name__)
 
-XML = "application/xml"
+XML, JSON, FORM = "application/xml", "application/json", "application/x-www-form-urlencoded"
 _READING = re.compile(rb"(?:^|&)n=([1-9])(?:&|$)")
 
 Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[Said | None]]
+
+
+class NoCallOfOurs(WebhookRejected):
+    """A callback that is authentic, but about no live call that was placed here."""
 
 
 def routes(flow: CallFlow, texts: TextMessages) -> list[BaseRoute]:
@@ -90,9 +94,13 @@ def routes(flow: CallFlow, texts: TextMessages) -> list[BaseRoute]:
         *_form_routes("/otp-choice", console_otp_choice, fetching, speaks=True),
         *_form_routes("/hangup", console_hangup, fetching, speaks=False),
         *_form_routes("/ring", console_ring, fetching, speaks=False),
-        _events_route("/events/{call_token}", events, [one.callback_schema for one in telling]),
+        _events_route("/events/{call_token}", events, [one.callback_schema for one in telling], JSON),
         _events_route(
-            "/message/{message_token}", message, [one.report_schema for one in texts.providers.values()]
+            "/message/{message_token}",
+            message,
+            [one.report_schema for one in texts.providers.values()],
+            JSON,
+            FORM,
         ),
     ]
 
@@ -125,6 +133,11 @@ async def _notice(
     try:
         current, event = await _authenticate(flow, request, call_token, expected)
         await flow.on_call_event(current, event)
+    except NoCallOfOurs as error:
+        if expected is None:  # an account tells of everything that it does
+            return _empty()
+        _note_refusal(request, error)
+        return _empty(error.status)
     except WebhookRejected as error:
         _note_refusal(request, error)
         return _empty(error.status)
@@ -193,7 +206,7 @@ async def _authenticate_by_signature(
     event = provider.parse_event(webhook, expected)
     current = await flow.find_call_by_id(provider.name, event.call_id)
     if current is None:
-        raise WebhookRejected("callback names no live call of ours", status=404)
+        raise NoCallOfOurs("callback names no live call of ours", status=404)
     _note_call(request, current)
     return await _check_replay(flow, request, current, webhook, nonce), event
 
@@ -268,7 +281,7 @@ def _form_routes(path: str, endpoint: Any, providers: list[VoiceProvider], *, sp
         status: {"description": text, "content": xml} if speaks else {"description": text}
         for status, text in answers.items()
     }
-    body = _body("application/x-www-form-urlencoded", [one.callback_schema for one in providers])
+    body = _body([one.callback_schema for one in providers], FORM)
     made: list[BaseRoute] = [
         LeanRoute(path, endpoint, methods=["POST"], tags=["carrier"], openapi_extra=body, responses=responses)
     ]
@@ -277,20 +290,20 @@ def _form_routes(path: str, endpoint: Any, providers: list[VoiceProvider], *, sp
     return made
 
 
-def _events_route(path: str, endpoint: Any, schemas: list[Mapping[str, Any]]) -> BaseRoute:
+def _events_route(path: str, endpoint: Any, schemas: list[Mapping[str, Any]], *media_types: str) -> BaseRoute:
     answers = {200: "noted", **_REFUSALS}
     responses: dict[int | str, dict[str, Any]] = {
         status: {"description": text} for status, text in answers.items()
     }
-    body = _body("application/json", schemas)
+    body = _body(schemas, *media_types)
     return LeanRoute(path, endpoint, methods=["POST"], tags=["carrier"], openapi_extra=body, responses=responses)
 
 
-def _body(media_type: str, schemas: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _body(schemas: list[Mapping[str, Any]], *media_types: str) -> dict[str, Any]:
     schema: Any = (
         {"anyOf": schemas} if len(schemas) > 1 else schemas[0] if schemas else {"type": "object", "examples": [{}]}
     )
-    content = {media_type: {"schema": schema}}
+    content = {media_type: {"schema": schema} for media_type in media_types}
     return {"requestBody": {"description": "the carrier's fields; others are ignored", "content": content}}
 
 
@@ -298,7 +311,7 @@ _REFUSALS = {
     400: "not what the carrier sends, or a field named twice",
     401: "the nonce of another callback",
     403: "wrong or missing signature, or another call's id",
-    404: "unknown call token, or the call is long over",
+    404: "unknown token, or one whose call is long over",
     405: "a method that the carrier does not use",
     413: "more than 16 KiB",
 }

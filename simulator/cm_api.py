@@ -67,7 +67,7 @@ class CmCarrier(Carrier[CmCall]):
         super().__init__(clock, phones, is_first=is_first)
         self.account = account
         self.http = http
-        self.gateway = MessageGateway(account, http, clock, report_url)
+        self.gateway = MessageGateway(account, http, clock, phones, report_url)
         self.habits = CallbackHabits()
         self.refuses_politely = ""
 

@@ -23,6 +23,7 @@ from simulator.callbacks import Tries, Unreachable, deliver
 from simulator.callees import SCRIPTED_CALLEES, ApiTrouble, Reaction, ScriptedCallee
 from simulator.clock import SimulatorClock
 from simulator.cm_account import CmAccount
+from simulator.phone import PhoneExchange
 from simulator.rest import NotAnObject, json_object, wait_for_disconnect
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,12 @@ class MessageGateway:
     """Takes messages for an account. `has_flat_reports`: a template that the customer edited."""
 
     def __init__(
-        self, account: CmAccount, http: httpx.AsyncClient, clock: SimulatorClock, report_url: str | None
+        self,
+        account: CmAccount,
+        http: httpx.AsyncClient,
+        clock: SimulatorClock,
+        phones: PhoneExchange,
+        report_url: str | None,
     ) -> None:
         self.account = account
         self.report_url = report_url
@@ -64,11 +70,12 @@ class MessageGateway:
         self.tasks: set[asyncio.Task[None]] = set()
         self._http = http
         self._clock = clock
+        self._phones = phones
 
     def accept(self, message: Message) -> None:
         """Keep a message, and report on it from now on."""
         self.messages.append(message)
-        task = asyncio.create_task(self._report_all(message))
+        task = asyncio.create_task(self._carry(message))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -78,14 +85,14 @@ class MessageGateway:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    async def _report_all(self, message: Message) -> None:
+    async def _carry(self, message: Message) -> None:
         callee = SCRIPTED_CALLEES.get(message.to, ScriptedCallee("takes messages"))
-        if self.report_url is None or callee.loses_hangup_callback:
-            return
         for status in (ACCEPTED, _ENDS.get(callee.reaction, DELIVERED)):
             await self._clock.sleep(1)
-            for _ in range(2 if callee.doubles_callbacks else 1):
-                await self._report(self.report_url, self._report_of(message, status))
+            if status == DELIVERED:
+                self._phones.take_text(re.sub("^00", "+", message.sender), message.to, message.text)
+            if not callee.loses_hangup_callback:
+                await self._report(message, status, times=2 if callee.doubles_callbacks else 1)
 
     def _report_of(self, message: Message, status: str) -> dict[str, Any]:
         error_code, error_text = _ERROR_TEXTS.get(status, ("", ""))
@@ -100,14 +107,17 @@ class MessageGateway:
         }
         return {"messages": {"msg": report}}
 
-    async def _report(self, url: str, body: Mapping[str, Any]) -> None:
-        async def send() -> httpx.Response:
-            return await self._http.post(url, json=body)
+    async def _report(self, message: Message, status: str, times: int) -> None:
+        url, body = self.report_url, self._report_of(message, status)
 
-        try:
-            await deliver(send, REPORT_TRIES, self._clock)
-        except Unreachable as error:
-            logger.warning("simulated CM.com: status report was not taken: %s", error)
+        async def send() -> httpx.Response:
+            return await self._http.post(str(url), json=body)
+
+        for _ in range(times if url is not None else 0):
+            try:
+                await deliver(send, REPORT_TRIES, self._clock)
+            except Unreachable as error:
+                logger.warning("simulated CM.com: status report was not taken: %s", error)
 
 
 def routes(gateway: MessageGateway) -> list[Route]:

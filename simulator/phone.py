@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from simulator.lines import CalleeHungUp, KeyPress, Rung, Sound
 MAX_UNREAD_EVENTS = 500
 KEEP_ALIVE_SECONDS = 15.0  # a page notices by it that the server is gone
 KEYS = frozenset("0123456789*#")
+KEPT_TEXTS = 5
 
 
 class PhoneExchange:
@@ -27,12 +29,19 @@ class PhoneExchange:
         self._clock = clock
         self.has_speech = speech.is_available()
         self.lines: dict[str, PhoneLine] = {}
+        self.texts: deque[dict[str, Any]] = deque(maxlen=KEPT_TEXTS)
         self._pages: set[asyncio.Queue[dict[str, Any]]] = set()
 
     def line(self, call_uuid: str, to: str) -> "PhoneLine":
         line = PhoneLine(self, self._clock, call_uuid, to)
         self.lines[call_uuid] = line
         return line
+
+    def take_text(self, sender: str, to: str, text: str) -> None:
+        """A text message reaches a handset: those of numbers that no script owns are in the browser."""
+        if to not in SCRIPTED_CALLEES:
+            self.texts.append({"event": "text", "from": sender, "to": to, "text": text})
+            self.tell(self.texts[-1])
 
     def tell(self, event: dict[str, Any]) -> None:
         """Send an event to every page; the stream of one that has stopped reading ends, and it connects anew."""
@@ -48,7 +57,7 @@ class PhoneExchange:
         self._pages.add(page)
         try:
             yield {"event": "hello", "audio": self.has_speech}
-            for event in [line.last_event for line in self.lines.values() if line.last_event]:
+            for event in [*self.texts, *(line.last_event for line in self.lines.values() if line.last_event)]:
                 yield event
             while (event_or_end := await _next(page)) is not _END:
                 yield event_or_end

@@ -123,7 +123,7 @@ class PlivoCarrier(Carrier[PlivoCall]):
         self._http = http
         tokens = account.signing_tokens
         self.callbacks = callback_sender(http, clock, tokens if is_signing else None)
-        self.desk = MessageDesk(http, clock, v2_signer(tokens) if is_signing else unsigned)
+        self.desk = MessageDesk(http, clock, v2_signer(tokens) if is_signing else unsigned, phones)
 
     def place(self, order: XmlCallRequest) -> bool:
         """Start the call that was asked for, or let it wait for its turn; whether it waits. Raises: ApiError."""

@@ -15,6 +15,7 @@ import httpx
 from simulator.callbacks import Purpose, Signer, Unreachable, deliver
 from simulator.callees import SCRIPTED_CALLEES, Reaction
 from simulator.clock import SimulatorClock
+from simulator.phone import PhoneExchange
 from simulator.plivo_call import tries_for
 
 logger = logging.getLogger(__name__)
@@ -74,12 +75,15 @@ class Message:
 class MessageDesk:
     """Messages under way and those that arrived. A number that no script owns gets its messages."""
 
-    def __init__(self, http: httpx.AsyncClient, clock: SimulatorClock, sign: Signer) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, clock: SimulatorClock, sign: Signer, phones: PhoneExchange
+    ) -> None:
         self.messages: dict[str, Message] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self._http = http
         self._clock = clock
         self._sign = sign
+        self._phones = phones
 
     def accept(self, message: Message) -> None:
         self.messages[message.message_id] = message
@@ -95,6 +99,8 @@ class MessageDesk:
         await self._report(message)
         await self._move(message, "sent", "")
         await self._clock.sleep(SECONDS_TO_HANDSET)
+        if is_reached:
+            self._phones.take_text(message.src, message.dst, message.text)
         if callee is not None and callee.loses_hangup_callback:
             return  # many networks report no delivery (documented for the US and Canada)
         await self._move(message, *(("delivered", "000") if is_reached else _UNREACHED))

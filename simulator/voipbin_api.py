@@ -161,6 +161,9 @@ class VoipbinCarrier(Carrier[VoipbinCall]):
         await self.events.tell(self.account.webhook_url, "message_created", message)
         for status in ("sent", "delivered") if is_reached else ("failed",):
             await self.clock.sleep(1)
+            if status == "delivered":
+                number = message["targets"][0]["destination"]["target"]
+                self.phones.take_text(message["source"]["target"], number, message["text"])
             message["targets"][0].update(status=status, tm_update=timestamp(self.clock.wall()))
             await self.events.tell(self.account.webhook_url, "message_updated", message)
         await self.events.flush()

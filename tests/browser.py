@@ -21,8 +21,10 @@ FLAGS = [
 ]  # fmt: skip
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 360, "height": 740}}
 
+# The tests of a module share one Chromium, whose start takes as long as most of them, and with it an event loop.
 NEEDS_CHROMIUM = [
     pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(
         not CHROMIUM and "REQUIRE_BROWSER" not in os.environ,
         reason="no Chromium is installed: apt install chromium",

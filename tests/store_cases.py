@@ -33,6 +33,10 @@ def new_code(code: str = CODE, *, own: bool = False, ttl: int = 300) -> NewCode:
     return NewCode(code, own, ttl)
 
 
+def events_of(record: Verification) -> list[str]:
+    return [event for _, event in record.timeline()]
+
+
 class StoreCases:
     def make_store(self, time: FakeTime, **options: Any) -> OtpStore:
         raise NotImplementedError
@@ -211,6 +215,13 @@ class StoreCases:
         assert (again.id, again.attempts_left) == (first.id, 4)
         assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.INCORRECT
         assert (await store.check(CLIENT, PHONE, "888888")).outcome is Outcome.CORRECT
+
+    async def test_a_code_that_is_brought_again_is_not_said_to_be_replaced(self, store: OtpStore) -> None:
+        for _ in range(2):
+            record = await self.begin(store, own=True)
+            await self.end_call(store, record)
+        assert "code_replaced" not in events_of(record)
+        assert "code_replaced" in events_of(await self.begin(store, code="888888", own=True))
 
     async def test_new_codes_on_resend_kill_the_old_one_at_once(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, replace_code_on_resend=True)

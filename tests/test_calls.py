@@ -151,7 +151,7 @@ async def test_a_lost_hangup_callback_is_made_good_by_asking_the_carrier(fake_ti
         assert (await service.status(phone))["call"]["state"] == "answered"
         overdue = await service.app.state.service.status("anonymous", phone)
         fake_time.seconds = overdue.call.overdue_at + 2
-        await service.app.state.service.ask_about_silent_calls()
+        await service.app.state.timekeeper.ask_about_silent_calls()
         call = (await service.status(phone))["call"]
         assert (call["state"], call["end_reason"], call["talk_seconds"]) == (
             "completed",
@@ -174,7 +174,7 @@ async def test_a_call_that_cannot_be_looked_up_is_given_up_later(fake_time: Fake
     async with run_service(fake_time.clock, http, public_url=PUBLIC_URL, **settings) as service:
         await service.send("+14155550142")
         fake_time.advance(30 + 16)
-        await service.app.state.service.ask_about_silent_calls()
+        await service.app.state.timekeeper.ask_about_silent_calls()
         assert (await service.status("+14155550142"))["call"]["state"] == "dialing"
         fake_time.advance(31)
         call = (await service.status("+14155550142"))["call"]
@@ -207,7 +207,7 @@ async def test_a_call_of_which_nothing_was_heard_at_all_is_searched_for_by_its_c
         assert (await service.send("+14155550142")).status_code == 202
         assert (await service.send("+14155550142")).json()["deduplicated"]
         fake_time.advance(30 + 16)
-        await service.app.state.service.ask_about_silent_calls()
+        await service.app.state.timekeeper.ask_about_silent_calls()
         call = (await service.status("+14155550142"))["call"]
         assert (call["call_uuid"], call["state"], call["end_reason"]) == (CALL_UUID, "completed", "busy")
         assert len(created) == 1

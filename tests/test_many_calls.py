@@ -42,6 +42,7 @@ async def in_parallel(work: Callable[[int], Awaitable[Any]]) -> list[Any]:
     return await asyncio.gather(*(one(index) for index in range(CALLS)))
 
 
+@pytest.mark.untraced
 @pytest.mark.timeout(300)
 async def test_a_thousand_calls_at_once_all_end_spoken_and_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     # One process plays carrier, service and backend here: let the carrier be as patient as a busy machine needs.

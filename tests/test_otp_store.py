@@ -19,6 +19,7 @@ class TestMemoryOtpStore(StoreCases):
         return MemoryOtpStore(SEALER, time.clock, StoreRules(**options))
 
 
+@pytest.mark.untraced
 async def test_a_verification_takes_at_most_one_kilobyte_with_its_whole_call(fake_time: FakeTime) -> None:
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     count = 10_000

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, Request, expect
 
 from tests.browser import NEEDS_CHROMIUM, SIZES, assert_nothing_to_scroll_sideways, open_browser, open_page
@@ -15,20 +16,20 @@ pytestmark = NEEDS_CHROMIUM
 API_KEY = "page-key-CANARY-0123456789abcdef0123456789"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     async for browser in open_browser():
         yield browser
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def fast_service() -> AsyncIterator[RunningService]:
     """Speech passes quickly; a person is waited for in real time."""
     async with run_service(simulator_speed=25) as running:
         yield running
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser, fast_service: RunningService) -> AsyncIterator[Page]:
     async for page in open_page(browser, f"{fast_service.client.base_url}/phone"):
         yield page
@@ -308,3 +309,85 @@ async def test_a_refusal_is_said_in_plain_words(browser: Browser, settings: dict
             await expect(page.locator("#call-note")).to_contain_text(words)
             await expect(page.locator("#call-wait")).to_be_empty()
             assert running.carrier.requests == 0
+
+
+# Several carriers, and text messages
+
+CARRIERS = ("vobiz", "plivo", "phlo", "cm", "voipbin")
+
+
+@pytest.fixture
+async def five_carriers() -> AsyncIterator[RunningService]:
+    async with run_service(
+        simulate=True, providers=",".join(CARRIERS), sms_providers="plivo", simulator_speed=25
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def page_of_five(browser: Browser, five_carriers: RunningService) -> AsyncIterator[Page]:
+    async for page in open_page(browser, f"{five_carriers.client.base_url}/phone"):
+        yield page
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+async def test_a_call_through_each_carrier_from_the_choice_to_valid(page_of_five: Page, carrier: str) -> None:
+    page = page_of_five
+    await page.select_option("#carrier", carrier)
+    await page.click("#call-me")
+    await expect(page.locator("#call-note")).to_have_text(
+        f"Calling +14155550100 from +12025550100 through {carrier}."
+    )
+    await page.click("#answer")
+    await expect(page.locator("#status-carrier")).to_have_text(f"through {carrier}")
+    code = await heard_code(page)
+    await page.click("#hang-up")
+    await expect(page.locator("#call-state")).to_have_text("Call ended")
+    await page.fill("#code", code)
+    await page.click("#verify")
+    await expect(page.locator("#result")).to_contain_text("valid: true")
+
+
+async def test_a_failover_is_seen_in_the_timeline(page_of_five: Page) -> None:
+    await page_of_five.fill("#phone-number", "+14155550118")
+    await page_of_five.click("#call-me")
+    await expect(page_of_five.locator("#timeline")).to_contain_text("Next carrier")
+    await expect(page_of_five.locator("#status-carrier")).to_have_text("through plivo")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_code_that_was_not_heard_can_be_texted(
+    browser: Browser, five_carriers: RunningService, size: str
+) -> None:
+    async for page in open_page(browser, f"{five_carriers.client.base_url}/phone", size):
+        await page.clock.install()
+        await page.click("#call-me")
+        await decline_call(page)
+        await expect(page.locator("#text-me")).to_be_disabled()
+        await page.clock.fast_forward(21_000)
+        await page.click("#text-me")
+        await expect(page.locator("#code")).to_be_focused()
+        await expect(page.locator("#text-head")).to_have_text("Text message from +12025550100 to +14155550100")
+        await expect(page.locator("#text-me")).to_be_hidden()
+        await assert_nothing_to_scroll_sideways(page)
+        found = re.search(r"\b\d{6}\b", await page.inner_text("#text-body"))
+        assert found is not None
+        await page.fill("#code", keep_secret(found[0]))
+        await page.click("#verify")
+        await expect(page.locator("#result")).to_contain_text("valid: true")
+        await page.reload()
+        await expect(page.locator("#text-message")).to_be_visible()
+        await page.click("#call-me")
+        await expect(page.locator("#answer")).to_be_visible()
+        await expect(page.locator("#text-message")).to_be_hidden()
+        await decline_call(page)
+
+
+async def test_one_carrier_is_no_choice_and_without_texts_none_is_offered(page: Page) -> None:
+    await page.click("#call-me")
+    await expect(page.locator("#call-note")).to_have_text("Calling +14155550100 from +12025550100.")
+    await decline_call(page)
+    await expect(page.locator("#call-again")).to_be_visible()
+    for name in ("#through", "#text-me"):
+        await expect(page.locator(name)).to_be_hidden()
+    await expect(page.locator("#status-carrier")).to_be_empty()

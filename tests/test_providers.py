@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-import settings
 from call_script import ScriptWriter, load_spoken_texts
 from carrier_settings import CarrierSettings
+from settings import load_settings
 from tests.conftest import keep_secret, leaks_in
 from tests.provider_cases import (
     CALLEE,
@@ -118,7 +118,7 @@ def secrets_in(case: VoiceCase | SmsCase, text: str) -> list[str]:
 
 def test_every_carrier_that_can_be_configured_is_held_to_the_contract() -> None:
     assert set(VOICE_CASES) == set(CarrierSettings.REQUIRED)
-    assert set(SMS_CASES) == settings.SMS_CARRIERS
+    assert set(SMS_CASES) == set(load_settings().carriers_with_text_messages)
 
 
 # Placing a call

@@ -18,8 +18,9 @@ import pytest
 from pyngrok.exception import PyngrokNgrokError
 
 import server
+from banner import banner
 from log_format import ConsoleFormatter, JsonFormatter, set_up_logging
-from server import banner, create_app, main
+from server import create_app, main
 from settings import BadSettings, LogFormat, load_settings
 from tests.conftest import VOBIZ_TOKEN, RunningService, keep_secret, run_service
 
@@ -231,7 +232,7 @@ async def test_calls_under_way_and_open_pages_do_not_hold_up_the_stop() -> None:
 
 
 async def test_time_is_kept_although_one_second_fails(caplog: pytest.LogCaptureFixture) -> None:
-    service = create_app(load_settings()).state.service
+    timekeeper = create_app(load_settings()).state.timekeeper
     went_on = asyncio.Event()
 
     async def failing() -> None:
@@ -239,8 +240,8 @@ async def test_time_is_kept_although_one_second_fails(caplog: pytest.LogCaptureF
             went_on.set()
         raise RuntimeError("a secret message")
 
-    with patch.object(service, "expire", failing), patch("otp_service.TICK_SECONDS", 0):
-        keeping = asyncio.create_task(service.keep_time())
+    with patch.object(timekeeper, "expire", failing), patch("timekeeper.TICK_SECONDS", 0):
+        keeping = asyncio.create_task(timekeeper.keep_time())
         await went_on.wait()
         keeping.cancel()
     assert "a secret message" not in caplog.text
@@ -256,7 +257,7 @@ async def test_time_is_kept_although_one_second_fails(caplog: pytest.LogCaptureF
     ],
 )
 def test_the_simulator_is_reached_where_the_service_listens(host: str, url: str) -> None:
-    assert server.own_url(load_settings(http_host=host, allow_anonymous=True)) == url
+    assert load_settings(http_host=host, allow_anonymous=True).own_url == url
 
 
 def test_a_host_that_is_not_ours_is_named(

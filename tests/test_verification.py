@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import verification as rules
+from sms_provider import MESSAGE_ENDS, MessageReport, MessageState
 from tests.store_cases import NEW_CALL
-from verification import Call, Status, Verification
+from verification import Call, NewMessage, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 RING = CallEvent("call-1", CallState.RINGING)
@@ -157,3 +158,36 @@ def test_late_keys_and_readings_change_nothing() -> None:
     ended = play(ANSWER, NORMAL_END)
     assert rules.count_wrong_key(ended, 1010.0) == ended
     assert rules.end_reading(ended, 1, 1010.0) == ended
+
+
+NEW_MESSAGE = NewMessage("plivo", "+12025550100", "en")
+
+
+def texting(*states: MessageState | None) -> Verification:
+    record = rules.start_message(calling(), NEW_MESSAGE, 1001.0)
+    record = rules.fail_call(record, EndReason.BUSY, "", 1002.0)
+    record = rules.start_message(record, NEW_MESSAGE, 1003.0)
+    for seconds, state in enumerate(states, start=1004):
+        record = rules.apply_report(record, MessageReport("message-1", state), float(seconds))
+    return record
+
+
+@given(st.lists(st.sampled_from([*MessageState, None]), max_size=8))
+def test_reports_in_any_order_move_a_message_forward_to_one_end(states: list[MessageState | None]) -> None:
+    record = texting(*states)
+    assert record.message is not None
+    told = [state for state in states if state is not None]
+    ends = [state for state in told if state in MESSAGE_ENDS]
+    furthest = MessageState.SENT if MessageState.SENT in told else MessageState.QUEUED
+    assert record.message.state is (ends[0] if ends else furthest)
+    assert record.status.value == (ends[0].value if ends else "pending")
+    events = [event for _, event in record.timeline() if event.startswith("message_")][2:]
+    assert len(events) == len(set(events)), "what came twice is told once"
+
+
+@pytest.mark.parametrize("state", sorted(MESSAGE_ENDS))
+def test_a_message_leaves_the_status_to_a_call_that_is_live(state: MessageState) -> None:
+    record = rules.start_message(calling(), NEW_MESSAGE, 1001.0)
+    assert record.status is Status.CALLING
+    record = rules.apply_report(record, MessageReport("message-1", state), 1002.0)
+    assert record.status is (Status.DELIVERED if state is MessageState.DELIVERED else Status.CALLING)

@@ -52,14 +52,22 @@ export function bodyExample({ example, examples, schema }) {
   return example ?? /** @type {any} */ (Object.values(examples ?? {})[0])?.value ?? exampleOf(schema);
 }
 
-/** Fields with those inside them: `call.state`, `timeline[].at`. @param {any} schema @returns {any[]} */
+/** Fields with those inside them: `call.state`, `timeline[].at`. Of a choice between objects, those of each.
+ * @param {any} schema @returns {any[]} */
 export function fieldsOf(schema, prefix = "") {
-  const { properties = {}, required = [] } = plain(schema);
-  return Object.entries(properties).flatMap(([key, value]) => {
+  const { properties = {}, required = [], anyOf = [] } = plain(schema);
+  const ofChoices = anyOf.flatMap((/** @type {any} */ choice) => fieldsOf(choice, prefix));
+  const own = Object.entries(properties).flatMap(([key, value]) => {
     const [name, field] = [prefix + key, plain(value)];
     const inside = field.items ? fieldsOf(field.items, `${name}[].`) : fieldsOf(field, `${name}.`);
     return [{ name, field, isRequired: required.includes(key) }, ...inside];
   });
+  return eachOnce([...own, ...ofChoices.map((/** @type {any} */ one) => ({ ...one, isRequired: false }))]);
+}
+
+/** @param {any[]} fields */
+function eachOnce(fields) {
+  return [...new Map(fields.map((field) => [field.name, field])).values()];
 }
 
 /** @param {any} route */
@@ -71,7 +79,7 @@ export function requestFields(route) {
     place: `in the ${parameter.in}`,
   }));
   const bodies = Object.values(route.requestBody?.content ?? {});
-  const fields = [...parameters, ...bodies.flatMap((body) => fieldsOf(body.schema))];
+  const fields = [...parameters, ...eachOnce(bodies.flatMap((body) => fieldsOf(body.schema)))];
   return fields.sort((one, other) => (one.place === "in the header") - (other.place === "in the header"));
 }
 

@@ -12,11 +12,18 @@ const EVENT_WORDS = {
   created: "Requested", dialing: "Dialing", ringing: "Ringing", answered: "Answered", code_requested: "Reading",
   code_spoken: "Code read", wrong_key: "Wrong key", completed: "Call ended", wrong_code: "Wrong code",
   code_replaced: "New code", verified: "Verified", expired: "Expired", locked: "Locked", cancelled: "Cancelled",
+  queued: "Waiting", failed_over: "Next carrier", redialing: "Calling again", code_handed_over: "Code handed over",
+  message_queued: "Text message", message_sent: "Text sent", message_delivered: "Text delivered",
+  message_undelivered: "Text lost",
 };
 const STATUS_WORDS = {
   pending: "The code is made.", calling: "The call is under way.", delivered: "The code was read to its end.",
   undelivered: "The code was not heard", verified: "The code was right.", expired: "The code is too old.",
   locked: "Too many wrong codes.", cancelled: "The code was withdrawn.",
+};
+const TEXT_WORDS = {
+  calling: "The text message is on its way.", delivered: "The text message arrived.",
+  undelivered: "The text message did not arrive",
 };
 const REASON_WORDS = {
   incorrect: "That is not the code.", expired_or_not_found: "This code is used up or too old: ask for a new call.",
@@ -38,7 +45,9 @@ const phoneField = /** @type {HTMLInputElement} */ (element("phone-number"));
 const codeField = /** @type {HTMLInputElement} */ (element("code"));
 const keyField = /** @type {HTMLInputElement} */ (element("api-key"));
 const callButton = element("call-me");
+const carrierField = /** @type {HTMLSelectElement} */ (element("carrier"));
 const againButton = /** @type {HTMLButtonElement} */ (element("call-again"));
+const textButton = /** @type {HTMLButtonElement} */ (element("text-me"));
 /** Descriptions of the numbers that scripts answer. @type {Map<string, string>} */
 const scripted = new Map();
 
@@ -155,12 +164,25 @@ async function whileBusy(buttonId, work) {
   button.removeAttribute("aria-busy");
 }
 
-async function send() {
+async function call() {
   const phone = phoneField.value.trim();
+  const provider = carrierField.value;
+  await send(provider ? { phone, provider } : { phone });
+}
+
+async function text() {
+  choosePhone(textButton.value);
+  codeField.focus({ preventScroll: true }); // the button goes
+  await send({ phone: textButton.value, channel: "sms" });
+}
+
+/** @param {{phone: string, provider?: string, channel?: string}} order */
+async function send(order) {
+  const { phone } = order;
   if (phone !== askedPhone) startOver();
   askedPhone = phone;
   tell(callNote, "", "Asking the carrier …");
-  const answer = await post("/send-otp", { phone });
+  const answer = await post("/send-otp", order);
   const { ok, status, body } = answer;
   if (status === 401) return holdFor(callNote, () => callButton.click());
   if (!ok) return refuse(answer);
@@ -236,8 +258,10 @@ function remember(id) {
 function sentNote(sent) {
   const script = scripted.get(sent.phone);
   if (sent.deduplicated) return "That call is still under way: no second one was placed.";
-  if (script) return `A script has this number: it ${script}. The telephone here stays silent.`;
-  return `Calling ${sent.phone} from ${sent.from}.`;
+  if (script) return `A script has this number (${script}): the telephone here stays silent.`;
+  const through = carrierField.length > 2 ? ` through ${sent.provider}` : "";
+  if (sent.status === "queued") return `The call waits for its turn${through}.`;
+  return `${sent.channel === "sms" ? "Texting" : "Calling"} ${sent.phone} from ${sent.from}${through}.`;
 }
 
 async function verify() {
@@ -274,13 +298,18 @@ async function poll() {
   clearTimeout(pollTimer); // a second poll may have begun while this one waited
   if (status === 401) return element("key-form").hidden ? askForKey(poll) : undefined;
   if (ok) renderStatus(body);
-  if (ok && body.call?.state === "completed") return noteEnd(body.phone);
+  if (ok && isOver(body)) return noteEnd(body);
   pollTimer = setTimeout(poll, Math.max(POLL_MS, wait * 1000));
 }
 
-/** @param {string} phone */
-function noteEnd(phone) {
-  if (!isWaiting()) tell(callNote, "", `The call to ${phone} is over.`);
+/** @param {any} status */
+function isOver({ channel, call, message }) {
+  return channel === "sms" ? ["delivered", "undelivered"].includes(message.state) : call?.state === "completed";
+}
+
+/** @param {any} status */
+function noteEnd({ channel, phone }) {
+  if (!isWaiting()) tell(callNote, "", channel === "sms" ? "" : `The call to ${phone} is over.`);
 }
 
 /** The server was restarted and keeps nothing. */
@@ -292,9 +321,12 @@ function forget() {
 /** @param {any} status */
 function renderStatus(status) {
   element("progress").hidden = false;
-  const cause = [status.call?.end_reason, status.call?.hangup_cause].filter(Boolean).join(", ");
+  const isText = status.channel === "sms";
+  const causes = isText ? [status.message.cause] : [status.call?.end_reason, status.call?.hangup_cause];
+  const words = { ...STATUS_WORDS, ...(isText ? TEXT_WORDS : {}) }[status.status] ?? "";
   setText("status", status.status);
-  setText("status-words", `${STATUS_WORDS[status.status] ?? ""}${status.status === "undelivered" ? ` (${cause})` : ""}`);
+  setText("status-words", `${words}${status.status === "undelivered" ? ` (${causes.filter(Boolean).join(", ")})` : ""}`);
+  setText("status-carrier", carrierField.length > 2 && status.provider ? `through ${status.provider}` : "");
   element("status").dataset.status = status.status;
   const start = Date.parse(status.timeline[0]?.at);
   element("timeline").replaceChildren(...status.timeline.map((entry) => timelineEntry(entry, start)));
@@ -311,12 +343,21 @@ function timelineEntry(entry, start) {
 
 /** Count down to the offer of a second call: no sooner than the service would place one. @param {any} sent */
 function offerAgain(sent) {
-  againButton.value = sent.phone;
+  againButton.value = textButton.value = sent.phone;
   element("again").hidden = false;
+  textButton.hidden = !sent.fallback_available;
   againTimer = countDown(Math.max(AGAIN_AFTER_SECONDS, sent.resend_after), (left) => {
-    againButton.disabled = left > 0;
+    againButton.disabled = textButton.disabled = left > 0;
     setText("again-wait", left > 0 ? `You can ask again in ${duration(left)}` : "We call you once more.");
   });
+}
+
+/** Several carriers can be chosen from; one is no choice. */
+async function listCarriers() {
+  const { ok, body } = await callApi("GET", "/ready");
+  if (!ok) return;
+  for (const { name } of body.providers) carrierField.add(new Option(name, name));
+  element("through").hidden = body.providers.length < 2;
 }
 
 async function listCallees() {
@@ -345,6 +386,7 @@ function onConnection(isConnected) {
   element("offline").hidden = isConnected;
   if (isConnected && wasLost && verificationId) poll();
   if (isConnected && scripted.size === 0) listCallees();
+  if (isConnected && carrierField.length === 1) listCarriers();
 }
 
 /** @param {string} formId @param {string} buttonId @param {() => Promise<void>} work */
@@ -356,7 +398,7 @@ function onSubmit(formId, buttonId, work) {
 }
 
 onSubmit("key-form", "use-key", takeKey);
-onSubmit("call-form", "call-me", send);
+onSubmit("call-form", "call-me", call);
 phoneField.oninput = stopWaiting;
 onSubmit("code-form", "verify", verify);
 againButton.onclick = () => {
@@ -364,5 +406,6 @@ againButton.onclick = () => {
   callButton.focus({ preventScroll: true });
   callButton.click();
 };
+textButton.onclick = () => whileBusy("text-me", text);
 startTelephone(onConnection);
 if (verificationId) poll();

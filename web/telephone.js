@@ -27,6 +27,8 @@ const END_WORDS = {
 const calls = new Map();
 /** The call that ended last: what it said stays readable. @type {{call: Call, reason: string} | undefined} */
 let ended;
+/** The newest text message. @type {{from: string, to: string, text: string} | undefined} */
+let textMessage;
 let isConnected = true;
 /** @type {(isConnected: boolean) => void} */
 let onConnection = () => {};
@@ -73,6 +75,7 @@ function setConnected(connected) {
 /** @param {any} event */
 function receive(event) {
   if (event.event === "hello") return markStale();
+  if (event.event === "text") return receiveText(event);
   if (event.event === "ended") return end(event.call, event.reason);
   const call = callOf(event.call);
   call.from = event.from;
@@ -81,6 +84,14 @@ function receive(event) {
   if (event.event !== "ringing") call.answeredAt ||= Date.now();
   if (event.event === "speaking") hear(call, event);
   else element("spoken-digit").textContent = ""; // so that the same digit twice is announced twice
+  render();
+}
+
+/** It stays on the screen, but for calls. @param {NonNullable<typeof textMessage>} message */
+function receiveText(message) {
+  textMessage = message;
+  setText("text-head", `Text message from ${message.from} to ${message.to}`);
+  setText("text-body", message.text);
   render();
 }
 
@@ -190,6 +201,7 @@ function render() {
   telephone.dataset.state = state;
   element("answer").hidden = element("decline").hidden = state !== "ringing";
   element("hang-up").hidden = element("keypad").hidden = state !== "talking";
+  element("text-message").hidden = !textMessage || !["idle", "ended"].includes(state);
   renderCaller(state, call ?? ended?.call);
   renderSpeech(state === "ringing" ? undefined : (call ?? ended?.call));
   if (state === "ringing" && isConnected) sound.startRinging();

@@ -414,8 +414,8 @@ class ServiceMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.known)
     @rule()
     def tick(self) -> None:
-        self.run(self.app.state.service.expire())
-        self.run(self.app.state.service.ask_about_silent_calls())
+        self.run(self.app.state.timekeeper.expire())
+        self.run(self.app.state.timekeeper.ask_about_silent_calls())
 
     @precondition(lambda self: self.known)
     @rule(seconds=st.sampled_from([-DAY, -HOUR, -1, 300, HOUR, DAY]))

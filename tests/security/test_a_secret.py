@@ -114,6 +114,7 @@ async def test_a2_no_setting_and_no_request_goes_beyond_ten_minutes(service: Run
 # A3
 
 
+@pytest.mark.untraced
 async def test_a3_of_a_thousand_parallel_right_codes_one_is_accepted() -> None:
     async with run_service() as service:
         for _ in range(3):

@@ -43,6 +43,7 @@ def reasons(answers: list[Answer]) -> Counter[str | None]:
 # B1: one code
 
 
+@pytest.mark.untraced
 async def test_b1_of_ten_thousand_parallel_guesses_five_are_evaluated() -> None:
     async with run_service() as service:
         await service.send(PHONE, code=CODE)
@@ -193,6 +194,7 @@ async def begin_for(service: RunningService, phones: list[str], key: str, ttl_se
     assert {answer.status for answer in answers} == {200}
 
 
+@pytest.mark.untraced
 @pytest.mark.timeout(300)
 async def test_b5_one_guess_at_each_of_many_codes_is_stopped_at_the_budget(
     caplog: pytest.LogCaptureFixture,
@@ -235,6 +237,7 @@ async def test_b5_an_address_has_a_budget_over_all_clients(monkeypatch: pytest.M
         assert reasons(answers) == {"incorrect": 2, "rate_limited": 6}
 
 
+@pytest.mark.untraced
 async def test_b5_all_wrong_codes_of_a_day_have_a_budget(fake_time: FakeTime) -> None:
     async with run_service(fake_time.clock, wrong_codes_per_day=100) as service:
         phones = numbers("+91987654", 150)

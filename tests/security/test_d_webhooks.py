@@ -215,6 +215,7 @@ async def test_d3_a_token_is_128_random_bits_of_signature_that_cannot_be_guessed
 # D4: replay
 
 
+@pytest.mark.untraced
 async def test_d4_a_callback_sent_a_thousand_times_has_one_effect(call: Call) -> None:
     path, nonce = "/otp-choice/{token}?n=1", "1" * 20
     await call.post("/answer/{token}?n=1", Event="StartApp")
@@ -229,6 +230,7 @@ async def test_d4_a_callback_sent_a_thousand_times_has_one_effect(call: Call) ->
     assert "<Gather" in other_key.text, "the callee's second wrong key counts as the second"
 
 
+@pytest.mark.untraced
 async def test_d4_a_replayed_fetch_gets_the_same_document_while_fetches_last(call: Call) -> None:
     answers = [
         await call.post_signed("/answer/{token}?n=1", NONCE, Event="StartApp", Direction="outbound")
@@ -459,6 +461,7 @@ def shape(document: bytes) -> list[tuple[str, tuple[str, ...]]]:
     return [(node.tag, tuple(node.attrib)) for node in ElementTree.fromstring(document).iter()]
 
 
+@pytest.mark.untraced
 async def test_d9_payloads_in_the_fields_of_a_request_give_the_same_elements_or_a_refusal(
     service: RunningService, carrier: HandCarrier
 ) -> None:
@@ -481,6 +484,7 @@ async def test_d9_payloads_in_the_fields_of_a_request_give_the_same_elements_or_
     assert carrier.calls == outcomes[200] + 1
 
 
+@pytest.mark.untraced
 async def test_d9_payloads_in_the_fields_of_a_callback_give_the_same_elements_or_a_refusal(call: Call) -> None:
     answer = await call.post("/answer/{token}?n=1", Event="StartApp")
     expected = shape(answer.content)
@@ -496,6 +500,7 @@ async def test_d9_payloads_in_the_fields_of_a_callback_give_the_same_elements_or
     assert (await call.status())["call"]["state"] == "answered"
 
 
+@pytest.mark.untraced
 async def test_d9_a_payload_as_the_apps_name_gives_the_same_elements_or_no_start() -> None:
     refused = 0
     names = [*payloads(), "O'Neil & Sons - Bank!", "A" * 60, "Über, Ångström.", "Ω&'&'&'"]
@@ -541,6 +546,7 @@ def histories() -> list[tuple[str, ...]]:
     return [*itertools.permutations(EVENTS), *doubled]
 
 
+@pytest.mark.untraced
 async def test_d10_any_order_and_duplication_of_events_ends_in_the_same_status(
     service: RunningService, carrier: HandCarrier
 ) -> None:

@@ -77,7 +77,7 @@ async def test_e1_another_clients_unknown_and_forgotten_verifications_look_alike
         assert answers[0].status_code == 404
         fake_time.advance(400)
         for _ in range(2):  # expired, then forgotten
-            await service.app.state.service.expire()
+            await service.app.state.timekeeper.expire()
             fake_time.advance(61)
         forgotten = await service.client.get(f"/otp-status/{ids[0]}")
         assert comparable(forgotten) == comparable(answers[0])
@@ -228,7 +228,7 @@ class Flow:
                     await self.service.client.post("/cancel-otp", json={"phone": self.phone})
             case "expire":
                 self.time.advance(301)
-                await self.service.app.state.service.expire()
+                await self.service.app.state.timekeeper.expire()
             case "resend":
                 resent = await self.service.send(self.phone, code=CODE)
                 if resent.status_code == 200 and "deduplicated" not in resent.json():
@@ -286,10 +286,11 @@ def story_of_request(line: dict[str, Any]) -> list[str]:
     return []
 
 
+@pytest.mark.untraced
 async def test_e3_every_verification_can_be_told_from_the_log_alone(
     carrier: HandCarrier, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otp_service.TICK_SECONDS", 3600)
+    monkeypatch.setattr("timekeeper.TICK_SECONDS", 3600)
     seed = 3
     async with run_vobiz(
         carrier, fake_time.clock, max_failures_per_number=100, status_retention_seconds=86_400
@@ -591,7 +592,7 @@ async def test_e6_waiting_for_retry_after_is_enough(
     use_up: Ask,
     ask: Ask,
 ) -> None:
-    monkeypatch.setattr("otp_service.TICK_SECONDS", 3600)
+    monkeypatch.setattr("timekeeper.TICK_SECONDS", 3600)
     async with run_vobiz(carrier, fake_time.clock, **limits) as service:
         await use_up(service)
         for call in range(carrier.calls):  # so that no call is live, which a further send would only join
@@ -649,7 +650,7 @@ async def test_e6_a_code_is_in_the_call_and_nowhere_else_at_any_log_level(
                 answers.append(await service.client.get(f"/otp-status/{code}"))
                 answers.append(await service.client.get(f"/{code}"))
                 await call.post("/hangup/{token}", **NORMAL_END)
-                await service.app.state.service.expire()
+                await service.app.state.timekeeper.expire()
 
             await everything()
             spoken_in = await Call(service, carrier, PHONE).post("/answer/{token}", Event="StartApp")

@@ -284,7 +284,7 @@ async def test_f2_the_intent_is_on_record_before_the_carrier_is_asked(
 async def test_f2_a_call_of_which_nobody_knows_ends_as_unknown_and_then_the_number_is_free(
     carrier: HandCarrier, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otp_service.TICK_SECONDS", 3600)
+    monkeypatch.setattr("timekeeper.TICK_SECONDS", 3600)
     async with run_vobiz(carrier, fake_time.clock) as service:
         break_once(monkeypatch, service.provider(), "place_call", RuntimeError("x"), after=False)
         assert (await service.send(PHONE)).status_code == 500
@@ -357,7 +357,7 @@ PROOF: list[Any] = [
 async def test_f3_no_second_call_while_the_first_one_may_ring(
     carrier: HandCarrier, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch, trouble: Any
 ) -> None:
-    monkeypatch.setattr("otp_service.TICK_SECONDS", 3600)
+    monkeypatch.setattr("timekeeper.TICK_SECONDS", 3600)
     carrier.trouble = trouble
     async with run_vobiz(carrier, fake_time.clock) as service:
         sent = await service.send(PHONE, code=CODE)
@@ -395,16 +395,16 @@ async def test_f3_what_certainly_dialled_nothing_may_be_sent_again_at_once(
 async def test_f3_a_silent_calls_end_is_learnt_by_asking_the_carrier(
     carrier: HandCarrier, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otp_service.TICK_SECONDS", 3600)
+    monkeypatch.setattr("timekeeper.TICK_SECONDS", 3600)
     carrier.trouble = httpx.ReadTimeout("no answer in time")
     carrier.record = {"hangup_cause_code": 3010, "hangup_cause": "USER_BUSY", "billsec": 0}
     async with run_vobiz(carrier, fake_time.clock) as service:
         call = await start_call(service, carrier, PHONE)
         await call.post("/ring/{token}", Event="Ring")  # names the call; then nothing more comes
-        await service.app.state.service.ask_about_silent_calls()
+        await service.app.state.timekeeper.ask_about_silent_calls()
         assert carrier.looked_up == []
         fake_time.advance(46)
-        await service.app.state.service.ask_about_silent_calls()
+        await service.app.state.timekeeper.ask_about_silent_calls()
         assert carrier.looked_up
         status = await call.status()
         assert (status["status"], status["call"]["end_reason"]) == ("undelivered", "busy")

@@ -45,6 +45,7 @@ async def send_to_many(store: MemoryOtpStore, time: FakeTime, first: int, count:
             await store.take_overdue_calls()
 
 
+@pytest.mark.untraced
 async def test_g5_memory_stays_flat_over_many_sends_and_counters_stay(fake_time: FakeTime) -> None:
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules(capacity=1000, retention_seconds=60))
     for _ in range(4):
@@ -96,12 +97,12 @@ async def test_g5_limits_are_bounded_and_none_is_evicted_by_a_flood_of_others(fa
 
 
 async def test_g5_deadlines_pass_without_any_traffic(fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otp_service.TICK_SECONDS", 3600)
+    monkeypatch.setattr("timekeeper.TICK_SECONDS", 3600)
     carrier = HandCarrier()
     async with run_vobiz(carrier, fake_time.clock) as service:
         await start_call(service, carrier, VICTIM)
         fake_time.advance(301)
-        await service.app.state.service.expire()
+        await service.app.state.timekeeper.expire()
         (record,) = service.app.state.service._store._by_id.values()
         assert (record.status, record.sealed_code) == ("expired", b"")
 

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-import server
 from access import ClientKey
+from banner import banner
 from carriers import open_carrier
 from sealing import Sealer
 from settings import TUNNEL_DOMAINS, BadSettings, load_settings
@@ -68,7 +68,7 @@ def test_h2_a_secret_that_is_refused_is_not_repeated(name: str) -> None:
 
 
 def test_h2_the_banner_shows_no_secret() -> None:
-    assert not any(secret in server.banner(load_settings(**REAL)) for secret in SECRETS)
+    assert not any(secret in banner(load_settings(**REAL)) for secret in SECRETS)
 
 
 def test_h2_two_secrets_are_good_while_one_is_replaced() -> None:
@@ -94,7 +94,7 @@ def test_h3_production_refuses_a_tunnel(domain: str, form: str, name: str) -> No
     url = form.format(domain if "A-B" not in form else domain.upper())
     with pytest.raises(BadSettings, match=f"{name.upper()} is a tunnel"):
         load_settings(**{**REAL, name: url}, environment="production")
-    assert "a tunnel" in server.banner(load_settings(**{**REAL, "public_url": url}))
+    assert "a tunnel" in banner(load_settings(**{**REAL, "public_url": url}))
 
 
 def test_h3_a_host_that_only_looks_like_a_tunnel_is_fine() -> None:

@@ -19,6 +19,8 @@ from schemathesis.specs.openapi import checks
 
 from bench.servers import Server, service
 
+pytestmark = pytest.mark.untraced  # the service is another process
+
 CLIENT_KEY = "client-key-CANARY-0123456789abcdef"
 OPERATOR_KEY = "operator-key-CANARY-0123456789abcdef"
 EXAMPLES = 300 if os.environ.get("PROVE") else 12

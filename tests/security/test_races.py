@@ -5,6 +5,8 @@ import pytest
 from bench import race
 from bench.history import CORRECT, INCORRECT, Check, violations
 
+pytestmark = pytest.mark.untraced  # the service is another process
+
 DEAD, LOCKED = "expired_or_not_found", "too_many_attempts"
 
 

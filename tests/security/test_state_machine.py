@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 from otp_store import MemoryOtpStore, OtpStore, StoreRules
@@ -9,6 +10,8 @@ from tests.conftest import FakeTime
 from tests.security.service_machine import ServiceMachine
 from tests.store_cases import SEALER
 from tests.store_machine import StoreMachine
+
+pytestmark = pytest.mark.untraced
 
 IS_LONG = bool(os.environ.get("PROVE"))  # `make prove`
 

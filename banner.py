@@ -1,0 +1,55 @@
+"""What an operator is told at the start: carriers, addresses, and what is not protected."""
+
+import setting_values
+from abuse_guard import MONEY
+from protection import guard_policy
+from settings import Settings, is_tunnel
+from voice_provider import SignaturePolicy
+
+
+def banner(settings: Settings) -> str:
+    """What an operator should know at the start: carrier, addresses, and what is not protected."""
+    url = settings.base_url
+    names = ", ".join(settings.provider_names)
+    simulated = " (simulated)" if settings.simulate else ""
+    lines = [f"voice-otp  carrier: {names}{simulated}  public URL: {url}  answer URL: {url}/answer"]
+    if settings.uses_simulator:
+        lines.append(f"           a phone in your browser: http://localhost:{settings.http_port}/phone")
+    if not settings.uses_simulator:
+        policy = guard_policy(settings)
+        lines.append(
+            f"           spending limits: {settings.spend_per_hour} an hour, {settings.spend_per_day} a day, "
+            f"at {policy.highest_price / MONEY:g} for a call without a price"
+        )
+    lines += [f"           not protected: {risk}" for risk in _risks(settings)]
+    return "\n".join(lines)
+
+
+def _lets_unsigned_in(settings: Settings) -> bool:
+    """Vobiz signs only what it is configured to sign; all other carriers' default is safe."""
+    policy = settings.webhook_signatures
+    is_default = policy is None and "vobiz" in settings.provider_names
+    return is_default or policy is SignaturePolicy.WHEN_PRESENT
+
+
+def _risks(settings: Settings) -> list[str]:
+    risks = []
+    if settings.is_open:
+        what = "simulated calls" if settings.uses_simulator else "calls"
+        risks.append(f"no API_KEYS are set: anyone who reaches this port can place {what}")
+    if not settings.uses_simulator and _lets_unsigned_in(settings):
+        risks.append("callbacks without signature are let in by their call token (WEBHOOK_SIGNATURES)")
+    if not settings.uses_simulator and settings.allowed_regions == setting_values.EVERYWHERE:
+        risks.append("every region may be called (ALLOWED_REGIONS)")
+    if not settings.uses_simulator and not settings.operator_keys.get_secret_value():
+        risks.append("there is no kill switch (OPERATOR_KEYS)")
+    if not settings.uses_simulator and not _has_ceiling(settings):
+        risks.append("nothing limits what is spent on calls (SPEND_PER_HOUR, SPEND_PER_DAY, CALL_PRICES)")
+    if is_tunnel(settings.public_url):
+        risks.append("calls pass through a tunnel, whose operator can read the codes; use it for development only")
+    return risks
+
+
+def _has_ceiling(settings: Settings) -> bool:
+    policy = guard_policy(settings)
+    return policy.highest_price > 0 and (policy.spend_per_hour > 0 or policy.spend_per_day > 0)
