@@ -9,7 +9,7 @@ run: $(VENV)/run.done
 	@$(BIN)/python server.py
 
 test: $(VENV)/dev.done
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 check: $(VENV)/dev.done
 	@$(BIN)/ruff check .

@@ -149,7 +149,8 @@ class CarrierLine:
         if queued >= MAX_WAITING:
             return math.inf
         pace = self._limits.calls_per_second
-        queue_seconds = (queued + 1) * PACE_SECONDS / pace if pace else 0.0
+        # Turns come in rounds, of as many as the pace has.
+        queue_seconds = math.ceil((queued + 1) / pace) * PACE_SECONDS if pace else 0.0
         return self._seconds_closed_off() + queue_seconds
 
     def _seconds_closed_off(self) -> float:

@@ -380,7 +380,7 @@ class MemoryOtpStore:
 
     async def dial_queued(self, verification_id: str, call_number: int) -> Verification | None:
         record = self._with_newest_call(verification_id, call_number)
-        if record is None or record.is_final or record.live_call is None:
+        if record is None or record.is_final or record.call is None or record.call.state is not CallState.QUEUED:
             return None
         now = self._clock.now()
         record = self._save(steps.dial_queued(record, now))

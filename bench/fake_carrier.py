@@ -20,12 +20,12 @@ class FakeCarrier:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
-            await _answer(send, 200, self._accept(json.loads(await _body(receive))))
+            await answer(send, 200, self._accept(json.loads(await read_body(receive))))
         elif scope["path"] == "/calls":
             calls, self._calls = self._calls, []
-            await _answer(send, 200, calls)
+            await answer(send, 200, calls)
         else:
-            await _answer(send, 200 if scope["path"] == "/ready" else 404, {})
+            await answer(send, 200 if scope["path"] == "/ready" else 404, {})
 
     def _accept(self, order: dict[str, Any]) -> dict[str, str]:
         call_id = f"00000000-0000-4000-8000-{next(self._ids):012x}"
@@ -33,7 +33,7 @@ class FakeCarrier:
         return {"api_id": call_id, "message": "Call fired", "request_uuid": call_id}
 
 
-async def _body(receive: Receive) -> bytes:
+async def read_body(receive: Receive) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
@@ -42,7 +42,7 @@ async def _body(receive: Receive) -> bytes:
             return bytes(body)
 
 
-async def _answer(send: Send, status: int, content: object) -> None:
+async def answer(send: Send, status: int, content: object) -> None:
     body = json.dumps(content).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from carrier_settings import CarrierSettings
@@ -43,7 +44,8 @@ NO_LIMITS = {
     **{f"{name}_calls_per_second": 0 for name in CarrierSettings.REQUIRED},
 }
 
-# Whatever a test says or hears that no output may hold. Tests add to it with `keep_secret`.
+# Whatever a test says or hears that no output may hold. Tests add to it with `keep_secret`. Each process of a
+# parallel run has a set of its own: what test modules name is in all of them, and a service outlives no test.
 _secrets: set[str] = {VOBIZ_TOKEN, OTP_SECRET}
 _searched: set[str] = set(_secrets)
 
@@ -218,33 +220,23 @@ class RunningService:
             await asyncio.gather(*self.carrier.tasks.values(), return_exceptions=True)
 
 
-class AnnouncedServer(Server):
-    """Says when it has started, and stops without uvicorn's pauses, two of a tenth of a second for each test."""
+class PromptUvicorn(uvicorn.Server):
+    """uvicorn without its pauses: two of a tenth of a second for each service that a test starts."""
 
-    def __init__(self, app: FastAPI) -> None:
-        # Sweeps come from tests only: a slow machine must not cut a test's own connections.
-        super().__init__(app, ReceiveLimits(sweep_seconds=3600), drain_seconds=5)
-        self.has_started = asyncio.Event()
-        self._is_to_stop = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.has_started.set()
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_to_stop = asyncio.Event()
 
     async def main_loop(self) -> None:
         await self.on_tick(0)  # sets the date of all answers
-        await self._is_to_stop.wait()
-
-    def stop(self) -> None:
-        super().stop()
-        self._is_to_stop.set()
+        await self.is_to_stop.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for connection in list(self.connections.connections):
+        for connection in list(self.server_state.connections):
             connection.shutdown()
         for _ in range(5):  # turns of the loop, in which idle ones close
             await asyncio.sleep(0)
-        if self.connections.connections or self.connections.tasks:
+        if self.server_state.connections or self.server_state.tasks:
             await super().shutdown(sockets)
             return
         for server in self.servers:
@@ -252,7 +244,23 @@ class AnnouncedServer(Server):
         for listener in sockets or []:
             listener.close()
         await self.lifespan.shutdown()
-        self._sweeper.cancel()
+
+
+class AnnouncedServer(Server, PromptUvicorn):
+    """Says when it has started."""
+
+    def __init__(self, app: FastAPI) -> None:
+        # Sweeps come from tests only: a slow machine must not cut a test's own connections.
+        super().__init__(app, ReceiveLimits(sweep_seconds=3600), drain_seconds=5)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
+
+    def stop(self) -> None:
+        super().stop()
+        self.is_to_stop.set()
 
 
 @contextlib.asynccontextmanager

@@ -5,12 +5,14 @@ import contextlib
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from number_failures import NumberLocked
 from otp_store import CallStillLive, NewCode, OtherCall, OtpStore, Outcome, StoreFull
 from sealing import Sealer
+from sms_provider import MessageReport, MessageState
 from tests.conftest import FakeTime
-from verification import NewCall, Status, Verification
+from verification import Call, GivenUp, Message, NewCall, NewMessage, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 CLIENT = "shop"
@@ -28,9 +30,23 @@ NEW_CALL = NewCall(
     first_reading_seconds=20,
 )
 
+QUEUED_CALL = replace(NEW_CALL, queue_seconds=60)
+OTHER_CARRIERS_CALL = replace(NEW_CALL, provider="plivo", from_number="+12025550101")
+NEW_MESSAGE = NewMessage(provider="plivo", from_number="+12025550101", language="en")
+
 
 def new_code(code: str = CODE, *, own: bool = False, ttl: int = 300) -> NewCode:
     return NewCode(code, own, ttl)
+
+
+def call_of(record: Verification) -> Call:
+    assert record.call is not None
+    return record.call
+
+
+def message_of(record: Verification) -> Message:
+    assert record.message is not None
+    return record.message
 
 
 def events_of(record: Verification) -> list[str]:
@@ -609,3 +625,339 @@ class StoreCases:
         assert await store.take_overdue_calls() == []
         fake_time.advance(70)
         assert len(await store.take_overdue_calls()) == 1
+
+    # Calls that wait for their turn
+
+    async def test_a_queued_call_is_the_one_live_call_of_its_number(self, store: OtpStore) -> None:
+        queued = (await store.begin(CLIENT, PHONE, new_code(), QUEUED_CALL)).record
+        assert call_of(queued).state is CallState.QUEUED
+        assert (await store.begin(CLIENT, PHONE, new_code(), NEW_CALL)).is_duplicate
+        with pytest.raises(CallStillLive):
+            await store.begin("bank", PHONE, new_code(), NEW_CALL)
+        assert events_of(queued) == ["created", "queued"]
+
+    async def test_a_queued_call_is_dialled_once(self, store: OtpStore, fake_time: FakeTime) -> None:
+        queued = (await store.begin(CLIENT, PHONE, new_code(), QUEUED_CALL)).record
+        fake_time.advance(20)
+        dialled = [await store.dial_queued(queued.id, 1) for _ in range(3)]
+        assert dialled[0] is not None
+        call = call_of(dialled[0])
+        assert (call.state, call.started_at) == (CallState.DIALING, fake_time.seconds), "it rings from now on"
+        assert events_of(dialled[0]) == ["created", "queued", "dialing"]
+        assert dialled[1:] == [None, None]
+
+    @pytest.mark.parametrize("end", ["verified", "cancelled", "expired", "call failed", "other call"])
+    async def test_a_queued_call_that_is_not_wanted_any_more_is_not_dialled(
+        self, store: OtpStore, fake_time: FakeTime, end: str
+    ) -> None:
+        queued = (await store.begin(CLIENT, PHONE, new_code(ttl=30), QUEUED_CALL)).record
+        if end == "verified":
+            await store.check(CLIENT, PHONE, CODE)
+        elif end == "cancelled":
+            await store.cancel(CLIENT, PHONE)
+        elif end == "expired":
+            fake_time.advance(30)
+        elif end == "call failed":
+            await store.fail_call(queued.id, 1, EndReason.FAILED, "queue_timeout")
+        assert await store.dial_queued(queued.id, 2 if end == "other call" else 1) is None
+
+    async def test_a_call_that_waits_is_not_overdue_before_it_could_have_rung(
+        self, store: OtpStore, fake_time: FakeTime
+    ) -> None:
+        queued = (await store.begin(CLIENT, PHONE, new_code(), QUEUED_CALL)).record
+        fake_time.advance(60 + 30 + 14)
+        assert await store.take_overdue_calls() == []
+        assert await store.dial_queued(queued.id, 1) is not None
+        fake_time.advance(30 + 14)
+        assert await store.take_overdue_calls() == []
+        fake_time.advance(2)
+        assert [overdue.id for overdue in await store.take_overdue_calls()] == [queued.id]
+
+    async def test_live_calls_are_counted_by_carrier_and_without_queued_ones(self, store: OtpStore) -> None:
+        async def counts() -> tuple[int, int]:
+            return await store.live_calls("vobiz"), await store.live_calls("plivo")
+
+        first = await self.begin(store)
+        queued = (await store.begin(CLIENT, OTHER_PHONE, new_code(), QUEUED_CALL)).record
+        await store.begin("bank", "+14155550144", new_code(), OTHER_CARRIERS_CALL)
+        assert await counts() == (1, 1)
+        await store.dial_queued(queued.id, 1)
+        assert await counts() == (2, 1)
+        await store.next_call(first.id, 1, OTHER_CARRIERS_CALL, "failed_over")
+        assert await counts() == (1, 2)
+        for verification_id, number in ((first.id, 2), (first.id, 2), (queued.id, 1)):
+            await store.fail_call(verification_id, number, EndReason.FAILED, "")
+        assert await counts() == (0, 1)
+        waiting = (await store.begin(CLIENT, PHONE, new_code(), QUEUED_CALL)).record
+        await store.fail_call(waiting.id, self.number(waiting), EndReason.FAILED, "")
+        assert await counts() == (0, 1)
+
+    async def test_a_call_that_is_given_up_for_its_silence_is_counted_no_more(
+        self, store: OtpStore, fake_time: FakeTime
+    ) -> None:
+        record = await self.begin(store)
+        fake_time.advance(30 + 15 + 16)
+        await store.find_by_id(record.id)
+        assert await store.live_calls("vobiz") == 0
+
+    # The next call in place of one that did not get through
+
+    @pytest.mark.parametrize("is_certain", [True, False])
+    async def test_a_call_that_is_still_being_placed_moves_on_to_another_carrier(
+        self, store: OtpStore, fake_time: FakeTime, is_certain: bool
+    ) -> None:
+        record = await self.begin(store)
+        fake_time.advance(3)
+        moved = await store.next_call(record.id, 1, OTHER_CARRIERS_CALL, "failed_over", is_certain=is_certain)
+        assert moved is not None
+        call = call_of(moved)
+        assert (call.number, call.provider, call.state) == (2, "plivo", CallState.DIALING)
+        assert (moved.id, moved.expires_at, moved.redials) == (record.id, record.expires_at, 0)
+        assert moved.given_up == (None if is_certain else GivenUp(1, "vobiz"))
+        assert events_of(moved) == ["created", "dialing", "failed_over", "dialing"]
+        assert await store.record_call_event(record.id, 1, CallEvent("late", CallState.RINGING)) is None
+        assert await store.name_call(record.id, 1, "late") is None
+        await store.name_call(record.id, 2, "call-2")
+        assert await store.find_by_call_id("plivo", "call-2") is not None
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
+
+    async def test_of_many_next_calls_at_once_one_is_begun(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        moves = (store.next_call(record.id, 1, OTHER_CARRIERS_CALL, "failed_over") for _ in range(100))
+        moved = await asyncio.gather(*moves)
+        assert [one is not None for one in moved].count(True) == 1
+
+    @pytest.mark.parametrize("got", ["an id", "ringing", "answered", "ended", "queued"])
+    async def test_a_call_that_got_through_after_all_is_not_moved_on(self, store: OtpStore, got: str) -> None:
+        new_call = QUEUED_CALL if got == "queued" else NEW_CALL
+        record = (await store.begin(CLIENT, PHONE, new_code(), new_call)).record
+        if got == "an id":
+            await store.name_call(record.id, 1, "call-1")
+        elif got == "ended":
+            await self.end_call(store, record)
+        elif got != "queued":
+            await store.record_call_event(record.id, 1, CallEvent("", CallState(got)))
+        before = await store.find_by_id(record.id)
+        assert await store.next_call(record.id, 1, OTHER_CARRIERS_CALL, "failed_over") is None
+        assert await store.find_by_id(record.id) == before
+
+    @pytest.mark.parametrize("why", ["failed_over", "redialing"])
+    @pytest.mark.parametrize("end", ["verified", "cancelled", "expired", "locked", "other call"])
+    async def test_no_next_call_is_begun_for_a_code_that_has_ended(
+        self, store: OtpStore, fake_time: FakeTime, why: str, end: str
+    ) -> None:
+        record = await self.begin(store, ttl=30)
+        if why == "redialing":
+            await self.end_call(store, record)
+        if end == "verified":
+            await store.check(CLIENT, PHONE, CODE)
+        elif end == "cancelled":
+            await store.cancel(CLIENT, PHONE)
+        elif end == "expired":
+            fake_time.advance(30)
+        for _ in range(5 if end == "locked" else 0):
+            await store.check(CLIENT, PHONE, "999999")
+        before = await store.find_by_id(record.id)
+        number = 2 if end == "other call" else 1
+        assert await store.next_call(record.id, number, OTHER_CARRIERS_CALL, why) is None
+        assert await store.find_by_id(record.id) == before
+
+    @pytest.mark.parametrize("new_call", [OTHER_CARRIERS_CALL, replace(OTHER_CARRIERS_CALL, queue_seconds=60)])
+    async def test_a_call_that_has_ended_is_redialled(self, store: OtpStore, new_call: NewCall) -> None:
+        record = await self.begin(store)
+        await self.end_call(store, record)
+        again = await store.next_call(record.id, 1, new_call, "redialing")
+        assert again is not None
+        state = CallState.QUEUED if new_call.queue_seconds else CallState.DIALING
+        assert (call_of(again).number, call_of(again).state) == (2, state)
+        assert (again.status, again.redials, again.given_up) == (Status.CALLING, 1, None)
+        assert events_of(again)[3:] == ["redialing", state.value]
+        assert await store.next_call(record.id, 1, new_call, "redialing") is None, (
+            "the call before is not the last"
+        )
+        assert (await store.begin(CLIENT, PHONE, new_code(), NEW_CALL)).is_duplicate
+
+    async def test_a_live_call_is_not_redialled(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        assert await store.next_call(record.id, 1, NEW_CALL, "redialing") is None
+
+    async def test_a_number_is_not_redialled_while_another_clients_call_to_it_is_live(
+        self, store: OtpStore
+    ) -> None:
+        record = await self.begin(store)
+        await self.end_call(store, record)
+        other = (await store.begin("bank", PHONE, new_code(), NEW_CALL)).record
+        assert await store.next_call(record.id, 1, NEW_CALL, "redialing") is None
+        await self.end_call(store, other)
+        assert await store.next_call(record.id, 1, NEW_CALL, "redialing") is not None
+
+    # Carriers that are told the code before they dial
+
+    async def test_the_whole_code_is_handed_out_for_a_live_call(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        assert await store.read_whole_code(record.id, 2) is None, "another call"
+        assert await store.read_whole_code(record.id, 1) == CODE
+        event = CallEvent("call-1", CallState.COMPLETED, talk_seconds=25)
+        ended = await store.record_call_event(record.id, 1, event)
+        assert ended is not None
+        assert (ended.status, call_of(ended).end_reason) == (Status.DELIVERED, EndReason.ANSWERED_AND_SPOKEN)
+        assert "code_handed_over" in events_of(ended)
+        assert await store.read_whole_code(record.id, 1) is None, "the call is over"
+
+    @pytest.mark.parametrize("end", ["verified", "cancelled", "expired"])
+    async def test_the_whole_code_is_not_handed_out_once_it_is_worthless(
+        self, store: OtpStore, fake_time: FakeTime, end: str
+    ) -> None:
+        record = await self.begin(store, ttl=30)
+        if end == "verified":
+            await store.check(CLIENT, PHONE, CODE)
+        elif end == "cancelled":
+            await store.cancel(CLIENT, PHONE)
+        else:
+            fake_time.advance(30)
+        before = await store.find_by_id(record.id)
+        assert await store.read_whole_code(record.id, 1) is None
+        assert await store.find_by_id(record.id) == before
+
+    # Text messages
+
+    async def text(self, store: OtpStore, phone: str = PHONE, **code: Any) -> tuple[Verification, str]:
+        return await store.begin_message(CLIENT, phone, new_code(**code), NEW_MESSAGE)
+
+    async def test_a_message_begins_a_verification_and_brings_the_code_to_send(self, store: OtpStore) -> None:
+        record, code = await self.text(store)
+        assert code == CODE
+        assert (record.status, record.channel, record.call) == (Status.PENDING, "sms", None)
+        message = message_of(record)
+        assert (message.provider, message.state, message.message_id) == ("plivo", MessageState.QUEUED, "")
+        assert events_of(record) == ["created", "message_queued"]
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
+
+    async def test_a_message_keeps_code_deadline_and_attempts_of_the_verification_under_way(
+        self, store: OtpStore, fake_time: FakeTime
+    ) -> None:
+        first = await self.begin(store)
+        await store.check(CLIENT, PHONE, "999999")
+        await self.end_call(store, first)
+        fake_time.advance(100)
+        record, code = await self.text(store, code="888888")
+        assert (code, record.id, record.expires_at, record.attempts_left) == (CODE, first.id, first.expires_at, 4)
+        fake_time.advance(1)
+        again = await self.begin(store)
+        assert (again.id, self.number(again), again.channel) == (first.id, 2, "voice")
+        assert message_of(again).provider == "plivo"
+
+    async def test_a_message_can_bring_a_new_code(self, store: OtpStore, fake_time: FakeTime) -> None:
+        record, _ = await self.text(store)
+        own, own_code = await self.text(store, code="888888", own=True)
+        assert (own.id, own_code) == (record.id, "888888")
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.INCORRECT
+        renewing = self.make_store(fake_time, replace_code_on_resend=True)
+        await self.text(renewing)
+        _, renewed = await self.text(renewing, code="777777")
+        assert renewed == "777777"
+        assert (await renewing.check(CLIENT, PHONE, CODE)).outcome is Outcome.INCORRECT
+        assert (await renewing.check(CLIENT, PHONE, "777777")).outcome is Outcome.CORRECT
+
+    async def test_a_verification_that_ended_is_followed_by_a_new_one_also_by_message(
+        self, store: OtpStore
+    ) -> None:
+        first, _ = await self.text(store)
+        await store.cancel(CLIENT, PHONE)
+        second, code = await self.text(store, code="888888")
+        assert (second.id != first.id, code) == (True, "888888")
+
+    async def test_messages_to_one_number_are_each_clients_own(self, store: OtpStore) -> None:
+        first, _ = await self.text(store)
+        other, code = await store.begin_message("bank", PHONE, new_code("888888"), NEW_MESSAGE)
+        assert (other.id != first.id, code) == (True, "888888")
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
+        assert (await store.check("bank", PHONE, "888888")).outcome is Outcome.CORRECT
+
+    async def test_a_message_neither_is_a_live_call_nor_ends_one(self, store: OtpStore) -> None:
+        await self.text(store)
+        called = await store.begin(CLIENT, PHONE, new_code(), NEW_CALL)
+        assert not called.is_duplicate
+        texted, _ = await self.text(store)
+        assert texted.live_call == called.record.call
+        assert (texted.status, await store.live_calls("vobiz")) == (Status.CALLING, 1)
+        assert await store.read_code(texted.id, 1, 1) == CODE
+
+    async def test_what_keeps_a_call_from_being_begun_keeps_a_message_from_it(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, capacity=1)
+        await self.text(store)
+        with pytest.raises(StoreFull):
+            await self.text(store, OTHER_PHONE)
+        for _ in range(5):
+            await store.check(CLIENT, PHONE, "999999")
+        with pytest.raises(NumberLocked):
+            await self.text(store)
+
+    async def test_a_message_is_found_by_the_carriers_id_while_it_is_the_newest(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, retention_seconds=60)
+        record, _ = await self.text(store, ttl=30)
+        assert await store.find_by_message_id("plivo", "") is None
+        named = await store.name_message(record.id, "message-1")
+        assert named is not None
+        found = await store.find_by_message_id("plivo", "message-1")
+        assert found == named
+        assert await store.find_by_message_id("cm", "message-1") is None, (
+            "another carrier's message of the same id"
+        )
+        await self.text(store)
+        assert await store.find_by_message_id("plivo", "message-1") is None
+        await store.name_message(record.id, "message-2")
+        fake_time.advance(31)
+        await store.expire()
+        assert await store.find_by_message_id("plivo", "message-2") is not None, "reports may still come"
+        fake_time.advance(60)
+        await store.expire()
+        assert await store.find_by_message_id("plivo", "message-2") is None
+        assert await store.find_by_id(record.id) is None
+
+    async def test_reports_move_a_message_on_and_the_code_with_it(self, store: OtpStore) -> None:
+        record, _ = await self.text(store)
+        seen = []
+        for state in (MessageState.SENT, MessageState.SENT, MessageState.DELIVERED, MessageState.SENT):
+            moved = await store.record_report(record.id, MessageReport("message-1", state, state.value))
+            assert moved is not None
+            seen.append((moved.status.value, message_of(moved).state.value, message_of(moved).cause))
+        assert seen == [
+            ("pending", "sent", "sent"),
+            ("pending", "sent", "sent"),
+            ("delivered", "delivered", "delivered"),
+            ("delivered", "delivered", "delivered"),
+        ]
+        assert moved is not None
+        assert message_of(moved).message_id == "message-1", "the report was quicker than the carrier's answer"
+        assert events_of(moved) == ["created", "message_queued", "message_sent", "message_delivered"]
+
+    async def test_a_report_of_an_earlier_message_or_of_none_is_not_kept(self, store: OtpStore) -> None:
+        record, _ = await self.text(store)
+        await store.name_message(record.id, "message-1")
+        await self.text(store)
+        named = await store.name_message(record.id, "message-2")
+        late = MessageReport("message-1", MessageState.DELIVERED)
+        assert await store.record_report(record.id, late) is None
+        assert await store.find_by_id(record.id) == named
+        called = await self.begin(store, OTHER_PHONE)
+        for verification_id in (called.id, "vrf_" + "0" * 32):
+            assert await store.record_report(verification_id, late) is None
+            assert await store.name_message(verification_id, "message-1") is None
+
+    @pytest.mark.parametrize("end", ["verified", "cancelled", "expired"])
+    async def test_a_report_brings_no_code_back_to_life(
+        self, store: OtpStore, fake_time: FakeTime, end: str
+    ) -> None:
+        record, _ = await self.text(store, ttl=30)
+        if end == "verified":
+            await store.check(CLIENT, PHONE, CODE)
+        elif end == "cancelled":
+            await store.cancel(CLIENT, PHONE)
+        else:
+            fake_time.advance(30)
+        moved = await store.record_report(record.id, MessageReport("", MessageState.DELIVERED))
+        assert moved is not None
+        assert (moved.status.value, moved.sealed_code) == (end, b"")
+        assert message_of(moved).state is MessageState.DELIVERED
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.NOT_FOUND

@@ -15,9 +15,10 @@ from msgspec.structs import replace
 
 from number_failures import NumberLocked
 from otp_store import CallStillLive, Checked, NewCode, OtherCall, OtpStore, Outcome, StoreRules
+from sms_provider import MESSAGE_ENDS, MessageReport, MessageState
 from tests.conftest import FakeTime
-from tests.store_cases import NEW_CALL
-from verification import FINAL, NEWS_GRACE_SECONDS, Status, Verification
+from tests.store_cases import NEW_CALL, NEW_MESSAGE, OTHER_CARRIERS_CALL, QUEUED_CALL, call_of
+from verification import FINAL, NEWS_GRACE_SECONDS, Call, GivenUp, Message, NewCall, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 T = TypeVar("T")
@@ -31,7 +32,11 @@ WAITS = {5: 30, 6: 60, 7: 120}
 DAY = 24 * 3600
 LONGEST_LIFE = 600
 
+CALLS = (NEW_CALL, OTHER_CARRIERS_CALL)
+MESSAGE_IDS = ("", "message-1", "message-2")
+
 clients = st.sampled_from(CLIENTS)
+new_calls = st.sampled_from([*CALLS, QUEUED_CALL])
 phones = st.sampled_from(PHONES)
 lives = st.sampled_from([30, 300, LONGEST_LIFE])
 waits = st.sampled_from([0.5, 10, 29.5, 30, 31, 60, 120, 300, 599.5, 600, 3600, DAY])
@@ -63,7 +68,8 @@ class Issued:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Send, resend, verify, report, wait, jump, restart, in any order, over two clients and two numbers."""
+    """Send, resend, text, fail over, redial, verify, report, wait, jump, restart, in any order, over two clients
+    and two numbers."""
 
     forgets_on_restart: ClassVar[bool] = True
 
@@ -99,15 +105,22 @@ class StoreMachine(RuleBasedStateMachine):
 
     # What a backend does
 
-    @rule(client=clients, phone=phones, ttl=lives, is_own=st.booleans(), after_hangup=st.booleans())
-    def send(self, client: str, phone: str, ttl: int, is_own: bool, after_hangup: bool) -> None:
+    @rule(
+        client=clients,
+        phone=phones,
+        ttl=lives,
+        is_own=st.booleans(),
+        after_hangup=st.booleans(),
+        new_call=new_calls,
+    )
+    def send(self, client: str, phone: str, ttl: int, is_own: bool, after_hangup: bool, new_call: NewCall) -> None:
         if after_hangup:
             self.hang_up(phone)
         self.codes_drawn += 1
         code = f"CODE{self.codes_drawn:04d}"
         live = [one for one in self.issued.values() if one.phone == phone and one.seen.live_call]
         try:
-            begun = self.run(self.store.begin(client, phone, NewCode(code, is_own, ttl), NEW_CALL))
+            begun = self.run(self.store.begin(client, phone, NewCode(code, is_own, ttl), new_call))
         except NumberLocked:
             assert self.is_waiting(phone)
             return
@@ -120,7 +133,21 @@ class StoreMachine(RuleBasedStateMachine):
             assert live[0].client == client, "a client was given another one's call"
             return
         assert not live, "two live calls to one number"
-        self.on_new_call(begun.record, code, is_own, ttl)
+        self.on_sent(begun.record, code, is_own, ttl)
+
+    @rule(client=clients, phone=phones, ttl=lives, is_own=st.booleans())
+    def text(self, client: str, phone: str, ttl: int, is_own: bool) -> None:
+        self.codes_drawn += 1
+        code = f"CODE{self.codes_drawn:04d}"
+        try:
+            texted = self.store.begin_message(client, phone, NewCode(code, is_own, ttl), NEW_MESSAGE)
+            record, told = self.run(texted)
+        except NumberLocked:
+            assert self.is_waiting(phone)
+            return
+        assert not self.is_waiting(phone), "texted while wrong codes are waited out"
+        self.on_sent(record, code, is_own, ttl)
+        assert told == self.issued[record.id].code, "a dead code was texted"
 
     def hang_up(self, phone: str) -> None:
         for verification_id, one in self.issued.items():
@@ -129,7 +156,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.run(self.store.fail_call(verification_id, call.number, EndReason.NO_ANSWER, ""))
         self.look_at_every_verification()
 
-    def on_new_call(self, record: Verification, code: str, is_own: bool, ttl: int) -> None:
+    def on_sent(self, record: Verification, code: str, is_own: bool, ttl: int) -> None:
         before = self.issued.get(record.id)
         if before is None:
             client, phone = record.client, record.phone
@@ -200,7 +227,7 @@ class StoreMachine(RuleBasedStateMachine):
             one.successes += 1
             self.in_a_row[phone] = 0
             return
-        if now >= self.last_failure[phone] + DAY:
+        if now >= self.last_failure[phone] + 30 * DAY:
             self.in_a_row[phone] = 0
         self.in_a_row[phone] += 1
         self.last_failure[phone] = now
@@ -218,6 +245,64 @@ class StoreMachine(RuleBasedStateMachine):
         is_own = target is not None and target.client == client and target.ended_at is None
         cancelled = self.run(self.store.cancel(client, key))
         assert (cancelled is not None) == is_own
+
+    # What becomes of a call before its carrier has it
+
+    @rule(number=picks, call_number=calls_ago)
+    def turn_comes(self, number: int, call_number: int) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        asked = self.call_number(one, call_number)
+        is_wanted = self.newest_live_call_is(one, asked, CallState.QUEUED)
+        dialled = self.run(self.store.dial_queued(verification_id, asked))
+        assert (dialled is not None) == is_wanted
+
+    @rule(number=picks, call_number=calls_ago, is_certain=st.booleans(), new_call=new_calls)
+    def fail_over(self, number: int, call_number: int, is_certain: bool, new_call: NewCall) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        asked = self.call_number(one, call_number)
+        is_placing = self.newest_live_call_is(one, asked, CallState.DIALING) and call_of(one.seen).call_id == ""
+        step = self.store.next_call(verification_id, asked, new_call, "failed_over", is_certain=is_certain)
+        moved = self.run(step)
+        assert (moved is not None) == is_placing
+        if moved is not None:
+            expected = one.seen.given_up if is_certain else GivenUp(asked, call_of(one.seen).provider)
+            assert moved.given_up == expected
+
+    @rule(number=picks, call_number=calls_ago, new_call=new_calls)
+    def redial(self, number: int, call_number: int, new_call: NewCall) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        asked = self.call_number(one, call_number)
+        is_newest = one.seen.call is not None and one.seen.call.number == asked
+        is_busy = any(other.phone == one.phone and other.seen.live_call for other in self.issued.values())
+        again = self.run(self.store.next_call(verification_id, asked, new_call, "redialing"))
+        assert (again is not None) == (is_newest and one.ended_at is None and not is_busy)
+        assert again is None or again.redials == one.seen.redials + 1
+
+    @staticmethod
+    def newest_live_call_is(one: Issued, number: int, state: CallState) -> bool:
+        call = one.seen.live_call
+        return one.ended_at is None and call is not None and call.number == number and call.state is state
+
+    @rule(number=picks, call_number=calls_ago)
+    def hand_out_whole_code(self, number: int, call_number: int) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        asked = self.call_number(one, call_number)
+        call = one.seen.live_call
+        may_be_told = one.ended_at is None and call is not None and call.number == asked
+        told = self.run(self.store.read_whole_code(verification_id, asked))
+        assert told == (one.code if may_be_told else None)
 
     # What a carrier reports, of the newest calls and of old ones, in order or not
 
@@ -275,10 +360,32 @@ class StoreMachine(RuleBasedStateMachine):
             call_number = self.call_number(picked[1], 0)
             self.run(self.store.record_reading_end(picked[0], call_number, reading, wrong_key=wrong_key))
 
+    @rule(number=picks, state=st.sampled_from([*MessageState, None]), message=st.sampled_from(MESSAGE_IDS))
+    def report_of_a_message(self, number: int, state: MessageState | None, message: str) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        known = one.seen.message
+        is_about_it = known is not None and (not message or known.message_id in ("", message))
+        moved = self.run(self.store.record_report(verification_id, MessageReport(message, state)))
+        assert (moved is not None) == is_about_it
+
+    @rule(number=picks, message=st.sampled_from(MESSAGE_IDS[1:]))
+    def carrier_names_a_message(self, number: int, message: str) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        message_id = f"{message}-of-{picked[0]}"
+        named = self.run(self.store.name_message(picked[0], message_id))
+        assert (named is not None) == (picked[1].seen.message is not None)
+        found = self.run(self.store.find_by_message_id(NEW_MESSAGE.provider, message_id))
+        assert found == named
+
     @staticmethod
     def call_number(one: Issued, calls_ago: int) -> int:
-        assert one.seen.call is not None
-        return max(1, one.seen.call.number - calls_ago)
+        newest = one.seen.call.number if one.seen.call is not None else 1
+        return max(1, newest - calls_ago)
 
     # What time does
 
@@ -330,6 +437,11 @@ class StoreMachine(RuleBasedStateMachine):
         for phone in PHONES:
             live = [one for one in self.issued.values() if one.phone == phone and one.seen.live_call]
             assert len(live) <= 1
+        for new_call in CALLS:
+            calls = [one.seen.live_call for one in self.issued.values() if one.seen.live_call]
+            with_carrier = [call for call in calls if call.provider == new_call.provider]
+            dialled = [call for call in with_carrier if call.state is not CallState.QUEUED]
+            assert self.run(self.store.live_calls(new_call.provider)) == len(dialled)
 
     def look_at_every_verification(self) -> None:
         for verification_id, one in list(self.issued.items()):
@@ -357,22 +469,39 @@ class StoreMachine(RuleBasedStateMachine):
 
 def moved_forward(before: Verification, now: Verification) -> None:
     """A later record of a verification takes nothing back that an earlier one said."""
-    assert before.call is not None
-    assert now.call is not None
     assert now.expires_at <= before.expires_at
     assert now.attempts_left <= before.attempts_left
+    assert now.redials >= before.redials
     assert now.packed_timeline.startswith(before.packed_timeline)
-    is_next_call = now.call.number > before.call.number
-    assert now.call.number >= before.call.number
     if before.status in FINAL:
         assert now.status is before.status
     if before.status is Status.DELIVERED:
         assert now.status in FINAL | {Status.DELIVERED}
-    if before.status is Status.UNDELIVERED and not is_next_call:
+    if before.status is Status.UNDELIVERED and now.call == before.call and now.message == before.message:
         assert now.status in FINAL | {Status.UNDELIVERED}
-    if not is_next_call:
-        states = list(CallState)
-        assert states.index(now.call.state) >= states.index(before.call.state)
-        assert now.call.readings >= before.call.readings
-        assert now.call.times_spoken >= before.call.times_spoken
-        assert before.call.is_live or now.call == replace(before.call, call_id=now.call.call_id)
+    if before.call is not None:
+        call_moved_forward(before.call, now.call)
+    if before.message is not None:
+        message_moved_forward(before.message, now.message)
+
+
+def call_moved_forward(before: Call, now: Call | None) -> None:
+    assert now is not None
+    assert now.number >= before.number
+    if now.number > before.number:
+        return
+    states = list(CallState)
+    assert states.index(now.state) >= states.index(before.state)
+    assert now.readings >= before.readings
+    assert now.times_spoken >= before.times_spoken
+    assert before.is_live or now == replace(before, call_id=now.call_id)
+
+
+def message_moved_forward(before: Message, now: Message | None) -> None:
+    assert now is not None
+    assert now.started_at >= before.started_at
+    if now.started_at > before.started_at or now.state is MessageState.QUEUED:
+        return  # a newer one, perhaps of the same moment
+    states = list(MessageState)
+    assert states.index(now.state) >= states.index(before.state)
+    assert before.state not in MESSAGE_ENDS or now == replace(before, message_id=now.message_id)

@@ -264,7 +264,7 @@ async def test_a_turn_that_is_given_back_is_the_next_ones() -> None:
 
 async def test_the_expected_wait_grows_with_the_queue_and_with_a_pause() -> None:
     world = World(calls_per_second=2)
-    assert await world.line.expected_wait_seconds() == pytest.approx(PACE_SECONDS / 2)
+    assert await world.line.expected_wait_seconds() == pytest.approx(PACE_SECONDS)
     for name in range(5):
         world.queue(name)
     await world.time.settle()
@@ -279,6 +279,17 @@ async def test_a_call_counts_as_waiting_from_when_it_is_on_record_as_queued() ->
     world = World(calls_per_second=2)
     world.calls.queued = 7
     assert await world.line.expected_wait_seconds() == pytest.approx(8 * PACE_SECONDS / 2)
+
+
+async def test_nobody_waits_longer_than_was_expected() -> None:
+    world = World(calls_per_second=3)
+    expected = []
+    for name in range(20):
+        expected.append(world.time.seconds + await world.line.expected_wait_seconds())
+        world.queue(name)
+        await world.time.settle()
+    await world.time.pass_by(60)
+    assert all(at <= latest for (at, _), latest in zip(world.turns, expected, strict=True))
 
 
 async def test_the_queue_is_bounded_also_where_there_is_no_pace() -> None:

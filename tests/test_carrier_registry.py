@@ -48,7 +48,7 @@ def test_a_carrier_without_text_messages_is_no_sms_provider() -> None:
 
 
 def test_the_first_line_names_all_carriers() -> None:
-    assert "carrier: cm, plivo  " in banner(load_settings(simulate=True, providers="cm,plivo"))
+    assert "carrier: cm, plivo (simulated)  " in banner(load_settings(simulate=True, providers="cm,plivo"))
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ def test_messages_have_carriers_of_their_own() -> None:
 @pytest.mark.parametrize("names", ["vobiz", "phlo", "plivo,pigeon", "Plivo", ",", "simulator"])
 def test_a_carrier_that_sends_no_messages_is_one_line(names: str) -> None:
     (problem,) = problems_of(**{**ALL, "sms_providers": names})
-    assert problem == "SMS_PROVIDERS must be some of cm, plivo, voipbin"
+    assert problem == "SMS_PROVIDERS must be some of plivo, cm, voipbin"
 
 
 @pytest.mark.parametrize("name", ["plivo", "cm", "voipbin"])

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Request, expect
 
+from carrier_settings import CarrierSettings
 from tests.browser import NEEDS_CHROMIUM, SIZES, assert_nothing_to_scroll_sideways, open_browser, open_page
 from tests.conftest import FakeTime, RunningService, keep_secret, run_service
 
@@ -313,10 +314,10 @@ async def test_a_refusal_is_said_in_plain_words(browser: Browser, settings: dict
 
 # Several carriers, and text messages
 
-CARRIERS = ("vobiz", "plivo", "phlo", "cm", "voipbin")
+CARRIERS = tuple(CarrierSettings.REQUIRED)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def five_carriers() -> AsyncIterator[RunningService]:
     async with run_service(
         simulate=True, providers=",".join(CARRIERS), sms_providers="plivo", simulator_speed=25
@@ -324,7 +325,7 @@ async def five_carriers() -> AsyncIterator[RunningService]:
         yield running
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def page_of_five(browser: Browser, five_carriers: RunningService) -> AsyncIterator[Page]:
     async for page in open_page(browser, f"{five_carriers.client.base_url}/phone"):
         yield page

@@ -1,6 +1,10 @@
 """The watch over all output is not blind."""
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from log_format import JsonFormatter
 from tests.conftest import RunningService, keep_secret, keep_secrets_of_calls, leaks_in
@@ -28,3 +32,36 @@ async def test_codes_that_the_service_draws_are_watched_for(service: RunningServ
     code = "".join(text for text in service.carrier.records[call_uuid].spoken if len(text) == 1)[:6]
     assert leaks_in(f"code {code}") == [code]
     assert leaks_in("to +14155550101") == ["+14155550101"]
+
+
+LEAKS = """
+import logging
+from tests.conftest import keep_secret
+
+def test_to_the_log():
+    logging.error("calling %s", keep_secret("+14155550199"))
+
+def test_to_the_terminal():
+    print("the code is", keep_secret("482913"))
+
+def test_nowhere():
+    logging.error("calling ..99")
+"""
+
+
+def test_leaks_fail_the_run_in_every_process_of_a_parallel_one(tmp_path: Path) -> None:
+    (tmp_path / "test_leaks.py").write_text(LEAKS)
+    plugins = ("-p", "xdist.plugin", "-p", "tests.conftest")
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "2", *plugins, str(tmp_path)],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": root, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    found = {line.split(" - ")[0] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR "))}
+    assert {"ERROR test_leaks.py::test_to_the_log", "FAILED test_leaks.py::test_to_the_terminal"} <= found
+    assert not any("test_nowhere" in line for line in found)

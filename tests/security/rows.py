@@ -39,6 +39,21 @@ PROVEN_BY: dict[str, tuple[str, ...]] = {
         "tests/test_app_api.py::test_a_call_gets_the_time_that_its_replays_need_up_to_the_limit",
     ),
     "C8": ("tests/test_access.py::test_keys_are_kept_as_keyed_hashes_only",),
+    "F3": (
+        "tests/test_dialer.py::test_what_proves_that_nothing_was_dialled_moves_the_call_to_the_next_carrier",
+        "tests/test_dialer.py::test_what_may_have_dialled_moves_nothing_while_the_carrier_can_still_tell",
+        "tests/test_dialer.py::test_a_carrier_that_knows_no_such_call_is_followed_by_the_next_one_in_time",
+        "tests/test_dialer.py::test_a_carrier_that_tells_nothing_of_a_call_never_gets_a_second_one_beside_it",
+    ),
+    "F4": (
+        "tests/test_carrier_line.py::test_five_failures_in_thirty_seconds_take_a_carrier_down",
+        "tests/test_carrier_line.py::test_one_probe_is_let_through_when_the_time_is_over",
+        "tests/test_dialer.py::test_one_deadline_holds_for_all_carriers_together",
+    ),
+    "F5": (
+        "tests/test_carrier_line.py::test_no_second_has_more_starts_than_the_pace_however_calls_arrive",
+        "tests/test_dialer.py::test_no_call_is_placed_after_half_of_its_codes_life",
+    ),
     "H2": (
         "tests/test_settings.py::test_settings_are_frozen_and_do_not_show_secrets",
         "tests/test_vobiz_client.py::test_secrets_do_not_show_in_representations",

@@ -1,6 +1,7 @@
 """F: calls out. One intent is one call at the most, whatever fails on the way."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -8,10 +9,13 @@ import httpx
 import pytest
 
 import setting_values
+from carrier_line import FAILURES_TO_OPEN, OPEN_SECONDS, PACE_SECONDS
 from guard_store import MemoryGuardStore
 from idempotency import IdempotencyKeys, KeyReused
 from otp_store import StoreFull, StoreUnavailable
-from tests.conftest import FakeTime, RunningService, keep_secret
+from tests.conftest import FakeTime, RunningService, keep_secret, most_in_a_second
+from tests.function_carriers import FunctionCarriers, run_carriers
+from tests.security.attackers import flood, numbers, sends
 from tests.security.hand_carrier import CODE, NORMAL_END, TWICE, Call, HandCarrier, run_vobiz, spoken, start_call
 
 PHONE = "+14155550142"
@@ -409,6 +413,132 @@ async def test_f3_a_silent_calls_end_is_learnt_by_asking_the_carrier(
         status = await call.status()
         assert (status["status"], status["call"]["end_reason"]) == ("undelivered", "busy")
         assert carrier.calls == 1
+
+
+async def test_f3_in_no_second_do_two_carriers_ring_a_phone_for_one_request(fake_time: FakeTime) -> None:
+    carriers = FunctionCarriers()
+    carriers.vobiz.trouble = httpx.ConnectError("no connection")
+    async with run_carriers(carriers, "vobiz,plivo,cm", fake_time.clock) as service:
+        phones = numbers("+14155550", 40, digits=3)
+        answers = await flood(service, sends(phones))
+        assert {answer.status for answer in answers} == {200}
+        rung = carriers.plivo.callees + carriers.cm.callees
+        assert sorted(rung) == sorted(phones), "each phone once"
+
+
+# F4: a carrier that fails is left alone
+
+DOWN = httpx.Response(503, json={"error": {"code": "SERVICE_UNAVAILABLE"}})
+
+
+async def test_f4_a_carrier_that_answers_503_is_asked_less_than_once_a_send(
+    carrier: HandCarrier, fake_time: FakeTime
+) -> None:
+    carrier.trouble = DOWN
+    async with run_vobiz(carrier, fake_time.clock) as service:
+        answers = await flood(service, sends(numbers("+14155550", 500, digits=3)))
+        assert {(answer.status, answer.code) for answer in answers} == {(503, "provider_unavailable")}
+        assert carrier.calls == FAILURES_TO_OPEN
+        refused = [int(answer.headers["retry-after"]) for answer in answers[FAILURES_TO_OPEN:]]
+        assert max(refused) <= OPEN_SECONDS
+
+
+async def test_f4_a_request_is_sent_once_however_many_fail_at_the_same_moment(fake_time: FakeTime) -> None:
+    all_are_in, go_on = asyncio.Event(), asyncio.Event()
+
+    class Late(HandCarrier):
+        async def __call__(self, request: httpx.Request) -> httpx.Response:
+            answer = await super().__call__(request)
+            if self.calls == 100:
+                all_are_in.set()
+            await go_on.wait()
+            return answer
+
+    carrier = Late()
+    carrier.trouble = DOWN
+    async with run_vobiz(carrier, fake_time.clock) as service:
+        flooding = asyncio.create_task(flood(service, sends(numbers("+14155550", 500, digits=3))))
+        await all_are_in.wait()
+        go_on.set()
+        assert {answer.status for answer in await flooding} == {503}
+        assert carrier.calls == 100, "those that were under way; nobody after them, and none twice"
+
+
+async def test_f4_a_carrier_that_stays_down_gets_one_probe_in_thirty_seconds(
+    carrier: HandCarrier, fake_time: FakeTime
+) -> None:
+    carrier.trouble = DOWN
+    phones = iter(numbers("+14155550", 500, digits=3))
+    async with run_vobiz(carrier, fake_time.clock) as service:
+        for _ in range(FAILURES_TO_OPEN):
+            await service.send(next(phones))
+        for probes in range(1, 11):
+            fake_time.advance(OPEN_SECONDS)
+            await flood(service, sends([next(phones) for _ in range(20)]))
+            assert carrier.calls == FAILURES_TO_OPEN + probes
+        carrier.trouble = None
+        fake_time.advance(OPEN_SECONDS)
+        answers = await flood(service, sends([next(phones) for _ in range(20)]))
+        assert {answer.status for answer in answers} == {200}, "the probe brought it back"
+
+
+async def test_f4_a_hung_carrier_is_asked_by_nobody_once_its_breaker_is_open(
+    carrier: HandCarrier, fake_time: FakeTime
+) -> None:
+    carrier.trouble = httpx.ReadTimeout("no answer in time")
+    async with run_vobiz(carrier, fake_time.clock, client_sends_per_hour=10_000) as service:
+        phones = numbers("+14155550", 500, digits=3)
+        for phone in phones[:FAILURES_TO_OPEN]:
+            assert (await service.send(phone)).status_code == 202
+        answers = await flood(service, sends(phones[FAILURES_TO_OPEN:]))
+        assert {(answer.status, answer.code) for answer in answers} == {(503, "provider_unavailable")}
+        assert {answer.headers["retry-after"] for answer in answers} == {"30"}
+        assert carrier.calls == FAILURES_TO_OPEN
+        assert len(service.app.state.service._store._by_id) == FAILURES_TO_OPEN, "nothing is kept of the rest"
+
+
+# F5: pace, and a queue that is bounded
+
+
+async def test_f5_of_five_thousand_sends_in_a_second_three_a_second_are_placed_and_the_rest_refused(
+    carrier: HandCarrier, fake_time: FakeTime
+) -> None:
+    placed_at: list[float] = []
+
+    class Watching(HandCarrier):
+        async def __call__(self, request: httpx.Request) -> httpx.Response:
+            placed_at.append(fake_time.seconds)
+            return await super().__call__(request)
+
+    limits = {"vobiz_calls_per_second": 3, "code_ttl_seconds": 60, "client_sends_per_hour": 100_000}
+    async with run_vobiz(Watching(), fake_time.clock, **limits) as service:
+        answers = await flood(service, sends(numbers("+1415555", 5000)))
+        by_status = Counter(answer.status for answer in answers)
+        in_half_a_life = 3 * int(30 / PACE_SECONDS)
+        assert by_status == {200: 3, 202: in_half_a_life, 503: 5000 - 3 - in_half_a_life}
+        refused = [answer for answer in answers if answer.status == 503]
+        assert {answer.code for answer in refused} == {"provider_throttled"}
+        assert all(1 <= int(answer.headers["retry-after"]) <= 30 for answer in refused)
+        store, guard_store = service.app.state.service._store, service.app.state.service._protection.store
+        assert len(store._by_id) == 3 + in_half_a_life, "nothing is kept of what was refused"
+        assert len(guard_store._logs) <= 2 + 2 * len(store._by_id)
+        await fake_time.pass_by(30)
+        assert most_in_a_second(placed_at) == 3
+        assert len(placed_at) == 3 + in_half_a_life, "whoever was told to wait was called"
+
+
+async def test_f5_nobody_waits_longer_than_half_of_the_codes_life(
+    carrier: HandCarrier, fake_time: FakeTime
+) -> None:
+    limits = {"vobiz_calls_per_second": 1, "client_sends_per_hour": 100_000}
+    async with run_vobiz(carrier, fake_time.clock, **limits) as service:
+        answers = await flood(service, sends(numbers("+14155550", 400, digits=3), ttl_seconds=300))
+        queued = sum(answer.status == 202 for answer in answers)
+        assert queued == int(150 / PACE_SECONDS)
+        await fake_time.pass_by(150)
+        assert carrier.calls == 1 + queued
+        await fake_time.pass_by(300)
+        assert carrier.calls == 1 + queued
 
 
 def test_f1_client_names_cannot_run_into_keys() -> None:
