@@ -3,16 +3,20 @@
 import logging
 
 from abuse_guard import AbuseGuard
-from call_log import log_call
+from call_log import hang_up_if_possible, log_call
 from otp_store import OtpStore
 from redial import Redials
-from verification import Call, CallRef, Verification
-from voice_provider import CallEvent, CallState, EndReason
+from verification import Call, CallRef, Status, Verification
+from voice_provider import CallEvent, CallState, EndReason, Providers
+
+# A carrier waits three seconds for the answer to its callback (documented for Vobiz), however slow its own API is.
+HANG_UP_SECONDS = 1.5
 
 
 class CallEvents:
-    def __init__(self, store: OtpStore, guard: AbuseGuard, redials: Redials) -> None:
+    def __init__(self, store: OtpStore, providers: Providers, guard: AbuseGuard, redials: Redials) -> None:
         self._store = store
+        self._providers = providers
         self._guard = guard
         self._redials = redials
 
@@ -27,11 +31,18 @@ class CallEvents:
             record = await self._store.record_reading_end(*ref, event.reading) or record
         if record is None or record.call is None:
             return record
+        if not call.call_id and record.status is Status.CANCELLED and record.call.is_live:
+            await self._end_cancelled(record.call)  # the cancellation had no id to hang up by
         if record.call.state is not call.state:
             log_call(logging.INFO, f"call {record.call.state.value}", record, record.call)
             if record.call.state is CallState.COMPLETED:
                 await self._call_is_over(record, record.call.end_reason)
         return record
+
+    async def _end_cancelled(self, call: Call) -> None:
+        provider = self._providers.by_name[call.provider]
+        if call.call_id and provider.capabilities.hangs_up:
+            await hang_up_if_possible(provider, call.call_id, HANG_UP_SECONDS)
 
     async def _call_is_over(self, record: Verification, end_reason: EndReason | None) -> None:
         self._redials.plan(record)

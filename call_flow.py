@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
-from call_events import CallEvents
+from call_events import HANG_UP_SECONDS, CallEvents
 from call_links import CallLinks
 from call_log import hang_up_if_possible, log_call
 from call_script import REPLAY, SILENT_HANGUP, CallScript, ScriptWriter
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 REPLAY_KEY = "1"
 MAX_WRONG_KEYS = 2
-# A carrier waits three seconds for the answer to its callback (documented for Vobiz), however slow its own API is.
-HANG_UP_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +97,9 @@ class CallFlow:
     async def find_given_up(self, ref: CallRef) -> VoiceProvider | None:
         """The carrier of a call that was given up, after which another one was tried."""
         record = await self._store.find_by_id(ref.verification_id)
-        if record is None or record.given_up is None or record.given_up.number != ref.number:
-            return None
-        return self._providers.by_name[record.given_up.provider]
+        given_up = record.given_up if record is not None else ()
+        names = [call.provider for call in given_up if call.number == ref.number]
+        return self._providers.by_name[names[0]] if names else None
 
     async def end_given_up(self, ref: CallRef, provider: VoiceProvider, event: CallEvent) -> None:
         """Hang up a call that turned up after it was given up: another one rings, or has rung, for it."""
@@ -111,18 +109,24 @@ class CallFlow:
         if not is_over and provider.capabilities.hangs_up:
             await hang_up_if_possible(provider, event.call_id, HANG_UP_SECONDS)
 
-    async def check_replay(self, current: CallInProgress, nonce: str, content: bytes) -> bool:
+    async def check_replay(self, current: CallInProgress, nonce: str, content: bytes, *, has_token: bool) -> bool:
         """Whether a signed callback came before; with other content under its nonce it is refused.
 
+        Where no token in the signed path names the call, a nonce is good for one of all the carrier's calls.
         Raises: WebhookRejected, StoreUnavailable.
         """
         digest = sha256(content).digest()
-        name = f"nonce/{current.ref.verification_id}/{current.ref.number}/{nonce}"
+        scopes = [f"{current.ref.verification_id}/{current.ref.number}"]
+        if not has_token:
+            scopes.append(current.provider.name)
         seconds = current.call.ring_timeout_seconds + current.call.time_limit_seconds + TOKEN_GRACE_SECONDS
-        first = await self._guard_store.remember(name, digest, 2.0 * seconds)
-        if first not in (None, digest):
-            raise WebhookRejected("callback has the nonce of another callback", status=401)
-        return first is not None
+        is_replay = False
+        for scope in scopes:
+            first = await self._guard_store.remember(f"nonce/{scope}/{nonce}", digest, 2.0 * seconds)
+            if first not in (None, digest):
+                raise WebhookRejected("callback has the nonce of another callback", status=401)
+            is_replay |= first is not None
+        return is_replay
 
     async def on_call_event(self, current: CallInProgress, event: CallEvent) -> None:
         """Take in what a carrier reports. A callback that names another call than ours is refused.
@@ -130,15 +134,9 @@ class CallFlow:
         Raises: WebhookRejected, StoreUnavailable.
         """
         try:
-            record = await self._events.take_in(current.record, current.call, event)
+            await self._events.take_in(current.record, current.call, event)
         except OtherCall as error:
             raise WebhookRejected(f"callback is about another call: {error}") from None
-        if record is None or record.call is None:
-            return
-        is_newly_named = not current.call.call_id
-        if is_newly_named and record.status is Status.CANCELLED and record.call.is_live:
-            # The cancellation had no id to hang up by.
-            await hang_up_if_possible(current.provider, event.call_id, HANG_UP_SECONDS)
 
     async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said | None:
         """What the callee hears after answering, or after asking to hear the code again.

@@ -1,7 +1,7 @@
 """Where carriers reach us: the callback URLs of a call, with its token in the path, and back."""
 
 from sealing import Sealer
-from verification import CallRef
+from verification import CallRef, MessageRef
 from voice_provider import CallUrls
 
 
@@ -33,16 +33,16 @@ class CallLinks:
         """The call that a token stands for; None for anything that is no token of ours."""
         return self._sealer.read_token(token)
 
-    def report_url(self, verification_id: str) -> str:
+    def report_url(self, ref: MessageRef) -> str:
         """Where a carrier reports what became of a text message."""
-        return f"{self._public_url}/message/{self.message_token(verification_id)}"
+        return f"{self._public_url}/message/{self.message_token(ref)}"
 
-    def message_token(self, verification_id: str) -> str:
-        return self._sealer.sign_message_token(verification_id)
+    def message_token(self, ref: MessageRef) -> str:
+        return self._sealer.sign_message_token(ref)
 
-    def read_message_token(self, token: str) -> list[str]:
-        """The ids of the verifications that a message token may stand for; none for anything that is no token."""
-        return self._sealer.read_message_tokens(token)
+    def read_message_token(self, token: str) -> MessageRef | None:
+        """The text message that a token stands for; None for anything that is no token of ours."""
+        return self._sealer.read_message_token(token)
 
     def public_urls_of(self, path: str) -> tuple[str, ...]:
         """The URLs under which a carrier may know one of our routes; what its signatures are made over."""

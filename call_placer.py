@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from abuse_guard import AbuseGuard
 from call_log import log_call
 from call_router import CallRouter, Candidate, Choice
+from clock import Clock
 from dialer import Dialer
 from guard_store import Reservation
 from log_format import log_unexpected
@@ -48,7 +49,10 @@ class _Placing:
 
 
 class CallPlacer:
-    def __init__(self, store: OtpStore, router: CallRouter, dialer: Dialer, guard: AbuseGuard) -> None:
+    def __init__(
+        self, store: OtpStore, router: CallRouter, dialer: Dialer, guard: AbuseGuard, clock: Clock
+    ) -> None:
+        self._clock = clock
         self._store = store
         self._router = router
         self._dialer = dialer
@@ -61,12 +65,10 @@ class CallPlacer:
         Raises: LimitReached, StoreUnavailable, NumberLocked, CallStillLive, ProviderError.
         """
         reservation = await self._guard.reserve(order.client, order.phone)
-        choice: Choice | None = None
         try:
-            choice = await self._router.choose(candidates, order.ttl_seconds / 2)
-            begun = await self._begin(order, new_code, choice)
+            choice, begun = await self._choose_and_begin(order, new_code, candidates)
         except Exception:
-            await self._give_back(reservation, choice)
+            await self._guard.refund(reservation)
             raise
         call = begun.record.call
         assert call is not None  # noqa: S101 - begin() always starts or joins a call
@@ -103,18 +105,40 @@ class CallPlacer:
 
     async def _give_back(self, reservation: Reservation, choice: Choice | None) -> None:
         await self._guard.refund(reservation)
-        if choice is not None and choice.turn is not None:
+        if choice is not None:
+            await self._give_turn_back(choice)
+
+    @staticmethod
+    async def _give_turn_back(choice: Choice) -> None:
+        if choice.turn is not None:
             await choice.candidate.line.give_back(choice.turn)
 
-    async def _begin(self, order: SendOrder, new_code: NewCode, choice: Choice) -> Begun:
-        new_call = self._new_call(order, choice)
-        try:
-            return await self._store.begin(order.client, order.phone, new_code, new_call)
-        except CallStillLive as left_over:
-            if not left_over.record.is_final:
+    async def _choose_and_begin(
+        self, order: SendOrder, new_code: NewCode, candidates: Sequence[Candidate]
+    ) -> tuple[Choice, Begun]:
+        """A carrier's turn, or a place in its queue, and the number's one live call."""
+        longest_wait_seconds = await self._longest_wait_seconds(order)
+        for is_last_try in (False, True):
+            choice = await self._router.choose(candidates, longest_wait_seconds)
+            try:
+                new_call = self._new_call(order, choice)
+                return choice, await self._store.begin(order.client, order.phone, new_code, new_call)
+            except CallStillLive as left_over:
+                await self._give_turn_back(choice)
+                if is_last_try or not left_over.record.is_final:
+                    raise
+                await self._end_left_over_call(left_over)
+            except Exception:
+                await self._give_turn_back(choice)
                 raise
-            await self._end_left_over_call(left_over)
-            return await self._store.begin(order.client, order.phone, new_code, new_call)
+        raise AssertionError("the second try returns or raises")
+
+    async def _longest_wait_seconds(self, order: SendOrder) -> float:
+        """Half of the life that the code has, or, if it is running already, has left."""
+        running = await self._store.find(order.client, order.phone)
+        if running is None or running.is_final:
+            return order.ttl_seconds / 2
+        return max(0.0, running.expires_at - self._clock.now()) / 2
 
     def _new_call(self, order: SendOrder, choice: Choice) -> NewCall:
         queue_seconds = order.ttl_seconds / 2 if choice.turn is None else 0
@@ -148,11 +172,14 @@ class CallPlacer:
         """Dial once the call's turn has come. Its caller is gone: what goes wrong is logged."""
         try:
             if not has_turn:
-                dialled = await self._dialer.wait_for_turn(placing.record, placing.call, placing.candidates)
-                if dialled is None or dialled.call is None:
+                ready = await self._dialer.wait_for_turn(
+                    placing.record, placing.call, placing.order, placing.candidates
+                )
+                if ready is None:
                     await self._drop(placing)
                     return
-                placing = replace(placing, record=dialled, call=dialled.call)
+                candidates = _first(ready.candidate, placing.candidates)
+                placing = replace(placing, record=ready.record, call=ready.call, candidates=candidates)
             await self._dial(placing)
         except ProviderError:
             pass  # logged where it happened, and in the status
@@ -184,10 +211,10 @@ class CallPlacer:
         """Drop the calls that wait for their turns."""
         if self._placing_later:
             logger.warning("queued calls dropped", extra={"calls": len(self._placing_later)})
-        await self._router.close()
         for task in list(self._placing_later):
             task.cancel()
         await asyncio.gather(*self._placing_later, return_exceptions=True)
+        await self._router.close()
 
 
 def _first(candidate: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -119,12 +119,17 @@ class CallRouter:
         if not admitting:
             wait = min(one.line.breaker.seconds_closed_off for one in candidates)
             raise CarriersDown("no carrier works at present; nothing was dialled", math.ceil(wait))
-        waits = [await one.line.expected_wait_seconds() for one in admitting]
-        wait, shortest = min(zip(waits, admitting, strict=True), key=lambda pair: pair[0])
+        shortest = (await self.by_wait(admitting))[0]
+        wait = await shortest.line.expected_wait_seconds()
         if wait > longest_wait_seconds:
             retry_after_seconds = math.ceil(min(wait, longest_wait_seconds) / 2)
             raise ProviderThrottled("more calls wait than can be placed in time", retry_after_seconds)
         return Choice(shortest, None, wait)
+
+    async def by_wait(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Shortest queue first."""
+        waits = [await one.line.expected_wait_seconds() for one in candidates]
+        return [one for _, one in sorted(zip(waits, candidates, strict=True), key=lambda pair: pair[0])]
 
     def new_call(self, order: SendOrder, candidate: Candidate, queue_seconds: float = 0) -> NewCall:
         """What a call through a candidate is begun with; `queue_seconds` is how long it may wait at the most."""
@@ -143,6 +148,7 @@ class CallRouter:
             first_reading_seconds=self._writer.first_reading_seconds(code_length, language),
             code_length=code_length,
             hide_caller_id=order.hide_caller_id,
+            is_pinned=order.provider is not None,
             queue_seconds=queue_seconds,
             reports_progress=capabilities.reports_progress,
         )

@@ -31,10 +31,25 @@ LOOK_AGAIN_SECONDS = 0.25  # while a carrier holds as many calls as it may
 _FAILURES = (ProviderUnavailable, CallOutcomeUnknown, AccountRefused)
 
 
+# A turn that is this old when its call wakes up is dated anew: the carrier counts when it is asked.
+STALE_SECONDS = 0.01
+MEAN_CALL_SECONDS = 45.0  # for a guess at how long a carrier that is full stays so
+
+
 class LineState(StrEnum):
+    """`paused`: the carrier asked to be left alone for some seconds."""
+
     UP = "up"
+    PAUSED = "paused"
     DOWN = "down"
     PROBING = "probing"
+
+
+class NoTurn(StrEnum):
+    """Why a call that waited got no turn."""
+
+    TOO_LATE = "too late"
+    DOWN = "down"
 
 
 class LineLimits(NamedTuple):
@@ -132,15 +147,15 @@ class CarrierLine:
         self._guard_store = guard_store
         self._clock = clock
         self._paused_until = 0.0
-        self._waiting: deque[asyncio.Future[bool]] = deque()
+        self._waiting: deque[asyncio.Future[Reservation | NoTurn]] = deque()
         self._usher: asyncio.Task[None] | None = None
         self._is_closed = False
 
     def health(self) -> LineHealth:
-        breaker = self.breaker
-        return LineHealth(
-            self.name, breaker.state, len(self._waiting), breaker.trouble, breaker.seconds_closed_off
-        )
+        breaker, closed_off = self.breaker, self._seconds_closed_off()
+        is_paused = breaker.state is LineState.UP and closed_off > 0
+        state = LineState.PAUSED if is_paused else breaker.state
+        return LineHealth(self.name, state, len(self._waiting), breaker.trouble, closed_off)
 
     async def expected_wait_seconds(self) -> float:
         """About how long a call would wait that joined the queue now; infinite when there is no place in it."""
@@ -151,6 +166,9 @@ class CarrierLine:
         pace = self._limits.calls_per_second
         # Turns come in rounds, of as many as the pace has.
         queue_seconds = math.ceil((queued + 1) / pace) * PACE_SECONDS if pace else 0.0
+        limit = self._limits.concurrent_calls
+        if limit and await self._store.live_calls(self.name) + queued >= limit:
+            queue_seconds = max(queue_seconds, (queued + 1) / limit * MEAN_CALL_SECONDS)
         return self._seconds_closed_off() + queue_seconds
 
     def _seconds_closed_off(self) -> float:
@@ -170,34 +188,54 @@ class CarrierLine:
             return LOOK_AGAIN_SECONDS
         answer = await self._guard_store.reserve([Charge(self._pace, self.name)] if self._pace else [])
         if isinstance(answer, Reservation):
+            self.breaker.begin()
             return answer
         return answer[0].retry_after_seconds or LOOK_AGAIN_SECONDS
 
     async def give_back(self, turn: Reservation) -> None:
         """A turn that was not used."""
+        self.breaker.abandon()
         await self._guard_store.refund(turn)
 
-    async def wait_for_turn(self, within_seconds: float) -> bool:
-        """Whether a turn came in time. False also when the carrier goes down, so that others can be tried.
+    async def wait_for_turn(self, within_seconds: float) -> Reservation | NoTurn:
+        """A turn, unless it does not come in time, or the carrier goes down, so that others can be tried.
 
         A closed line gives no turns any more.
         """
-        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        give_up_at = self._clock.now() + within_seconds
+        turn = await self._stand_in_line(within_seconds)
+        while isinstance(turn, Reservation) and self._clock.now() - turn.at > STALE_SECONDS:
+            await self.give_back(turn)
+            fresh = await self._take()
+            if isinstance(fresh, Reservation):
+                return fresh
+            turn = await self._stand_in_line(give_up_at - self._clock.now(), is_first=True)
+        return turn
+
+    async def _stand_in_line(self, within_seconds: float, *, is_first: bool = False) -> Reservation | NoTurn:
+        place: asyncio.Future[Reservation | NoTurn] = asyncio.get_running_loop().create_future()
+        if is_first:
+            self._waiting.appendleft(place)
+        else:
+            self._waiting.append(place)
         if not self._is_closed and (self._usher is None or self._usher.done()):
             self._usher = asyncio.create_task(self._give_turns(), name=f"turns of {self.name}")
         timer = asyncio.create_task(self._give_up(place, within_seconds))
         try:
             return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and isinstance(turn := place.result(), Reservation):
+                await self.give_back(turn)
+            raise
         finally:
             timer.cancel()
             with contextlib.suppress(ValueError):
                 self._waiting.remove(place)
 
-    async def _give_up(self, place: "asyncio.Future[bool]", seconds: float) -> None:
-        await self._clock.sleep(seconds)
+    async def _give_up(self, place: "asyncio.Future[Reservation | NoTurn]", seconds: float) -> None:
+        await self._clock.sleep(max(0.0, seconds))
         if not place.done():
-            place.set_result(False)
+            place.set_result(NoTurn.TOO_LATE)
 
     async def _give_turns(self) -> None:
         while self._waiting:
@@ -212,7 +250,7 @@ class CarrierLine:
             if place is None:
                 await self.give_back(taken)
                 continue  # somebody may have come meanwhile
-            place.set_result(True)
+            place.set_result(taken)
             await asyncio.sleep(0)  # its call begins before the next one's turn
 
     async def _take_if_possible(self) -> Reservation | float:
@@ -223,7 +261,7 @@ class CarrierLine:
             logger.warning("the store cannot answer: %s", error)
             return LOOK_AGAIN_SECONDS
 
-    def _next_place(self) -> "asyncio.Future[bool] | None":
+    def _next_place(self) -> "asyncio.Future[Reservation | NoTurn] | None":
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
@@ -237,22 +275,22 @@ class CarrierLine:
     def note_failure(self, error: ProviderError) -> None:
         """What an error says of the carrier as a whole."""
         if isinstance(error, ProviderThrottled):
-            self._paused_until = self._clock.now() + error.retry_after_seconds
+            self._paused_until = max(self._paused_until, self._clock.now() + error.retry_after_seconds)
         if not isinstance(error, _FAILURES) or isinstance(error, ProviderThrottled):
             self.note_success()  # it answered: the trouble is with this request, or with too many of them
         elif self.breaker.fail(error.code):
             logger.error("carrier is left alone for a while", extra={"provider": self.name, "trouble": error.code})
-            self._send_away()
+            self._send_away(NoTurn.DOWN)
 
-    def _send_away(self) -> None:
+    def _send_away(self, why: NoTurn) -> None:
         for place in self._waiting:
             if not place.done():
-                place.set_result(False)
+                place.set_result(why)
 
     async def close(self) -> None:
         """Send away the calls that wait, and give no more turns."""
         self._is_closed = True
-        self._send_away()
+        self._send_away(NoTurn.TOO_LATE)
         if self._usher is not None:
             self._usher.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -23,7 +23,8 @@ from voice_provider import (
 )
 
 MAX_ANSWER_BYTES = 256 * 1024
-ACCOUNT_STATUSES = frozenset({401, 402, 403})
+# Not 403: carriers say so, too, of one country that an account may not call, or of too many calls at once.
+ACCOUNT_STATUSES = frozenset({401, 402})
 LONGEST_RETRY_AFTER_SECONDS = 3600
 
 
@@ -66,13 +67,20 @@ async def ask(
 
 
 def refusal(
-    answer: Answer, carrier: str, reasons: Mapping[int, str], *, code: str = "", is_own_error: bool = False
+    answer: Answer,
+    carrier: str,
+    reasons: Mapping[int, str],
+    *,
+    code: str = "",
+    is_own_error: bool = False,
+    is_about_account: bool = False,
 ) -> ProviderError:
     """The error for an answer that is no success; of its text only `code`, a word checked by the client, is shown.
 
     `reasons` says for a status what is wrong and what the operator can do about it. `is_own_error` means that the
     carrier's own API says, in the shape of its errors, that it placed no call; any other 5xx may come from a
-    gateway that did not wait for an API which goes on.
+    gateway that did not wait for an API which goes on. `is_about_account` means that the carrier's own reason says
+    that it refuses the account, whatever the status.
     """
     suffix = f" ({answer.status}{' ' + code if code else ''})"
     status = answer.status
@@ -80,7 +88,7 @@ def refusal(
         seconds = retry_after_seconds(answer.retry_after)
         return ProviderThrottled(reasons.get(429, f"{carrier} allows no more calls now") + suffix, seconds)
     text = reasons.get(status, f"{carrier} refused the request") + suffix
-    if status in ACCOUNT_STATUSES:
+    if status in ACCOUNT_STATUSES or (is_about_account and 400 <= status < 500):
         return AccountRefused(text)
     if 400 <= status < 500 and status != 408:  # a request time-out says nothing about the call
         return CallRejected(text)

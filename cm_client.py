@@ -313,7 +313,7 @@ _REFUSALS = {
     400: "CM.com refused a value of the request: check CM_FROM_NUMBER or FROM_NUMBER, and the CM_ settings",
     401: "CM.com refused the product token: check CM_PRODUCT_TOKEN and CM_API_URL",
     402: "the CM.com account has too little credit: top it up",
-    403: "the CM.com account may not do this: check CM_PRODUCT_TOKEN and the voice app of the account",
+    403: "CM.com does not allow this call: check whether the voice app of the account may call this country",
     404: "CM.com does not know this path: check CM_API_URL",
 }
 

@@ -82,6 +82,7 @@ class CmSms:
     """CM.com as an SmsProvider."""
 
     report_schema: Mapping[str, Any] = REPORT_SCHEMA
+    signs_reports = False
 
     def __init__(self, config: CmSmsConfig, http: httpx.AsyncClient, name: str = "cm") -> None:
         self.name = name
@@ -133,9 +134,8 @@ class CmSms:
             )
         return {}
 
-    def check_report(self, webhook: RawWebhook) -> bool:
-        """False: reports are not signed (seen); the reference in them is the message token."""
-        return False
+    def check_report(self, webhook: RawWebhook) -> None:
+        """Nothing to check: reports are not signed (seen); the reference in them is the message token."""
 
     def parse_report(self, webhook: RawWebhook) -> MessageReport:
         """Translate a status report, as documented or as a customer edited it: fields are known by their names.

@@ -7,6 +7,7 @@ have been. What was found of each kind of failure stands in docs/providers.md.
 import asyncio
 import logging
 from collections.abc import Sequence
+from enum import Enum
 from typing import NamedTuple
 
 from call_events import CallEvents
@@ -14,8 +15,10 @@ from call_links import CallLinks
 from call_log import hang_up_if_possible, log_call
 from call_router import CallPolicy, CallRouter, Candidate
 from call_script import ScriptWriter
+from carrier_line import NoTurn
 from clock import Clock
-from otp_store import OtpStore
+from guard_store import Reservation
+from otp_store import OtherCall, OtpStore
 from send_order import SendOrder
 from verification import Call, CallRef, Status, Verification, short_id
 from voice_provider import (
@@ -48,6 +51,22 @@ class Dialed(NamedTuple):
     is_confirmed: bool
 
 
+class Ready(NamedTuple):
+    """A call that may be dialled now, through a carrier that has given its turn."""
+
+    record: Verification
+    call: Call
+    candidate: Candidate
+
+
+class Heard(Enum):
+    """What is known of a call whose carrier did not say whether it took it."""
+
+    THE_CALL = "it exists"
+    NO_CALL_EXISTS = "it would have been heard of by now"
+    NOTHING = "nothing"
+
+
 class Dialer:
     def __init__(
         self,
@@ -68,52 +87,75 @@ class Dialer:
         self._clock = clock
 
     async def wait_for_turn(
-        self, record: Verification, call: Call, candidates: Sequence[Candidate]
-    ) -> Verification | None:
-        """The record when its call may be dialled; None when it is not wanted any more, or its turn came too late.
+        self, record: Verification, call: Call, order: SendOrder, candidates: Sequence[Candidate]
+    ) -> Ready | None:
+        """A queued call whose turn has come; None when it is not wanted any more, or its turn would come too late.
 
-        A queued call stays with the carrier that it was begun with, unless that one goes down.
+        It stays with the carrier that it was begun with, unless that one goes down and another one works.
         """
         give_up_at = self._clock.now() + min(call.queue_seconds, (record.expires_at - self._clock.now()) / 2)
-        line = candidates[0].line
+        candidate = candidates[0]
         while (left := give_up_at - self._clock.now()) > 0:
-            has_turn = await line.wait_for_turn(left)
-            if has_turn or _is_for_others(candidates):
-                return await self._store.dial_queued(record.id, call.number)
+            turn = await candidate.line.wait_for_turn(left)
+            if isinstance(turn, Reservation):
+                ready = await self._begin_dialling(record, call, order, candidate)
+                if ready is None or ready.call is None:
+                    await candidate.line.give_back(turn)
+                    return None
+                return Ready(ready, ready.call, candidate)
+            if turn is NoTurn.TOO_LATE:
+                return None
+            working = [one for one in candidates if one.line.breaker.admits]
+            candidate = (await self._router.by_wait(working))[0] if working else candidate
         return None
+
+    async def _begin_dialling(
+        self, record: Verification, call: Call, order: SendOrder, candidate: Candidate
+    ) -> Verification | None:
+        if candidate.provider.name == call.provider:
+            return await self._store.dial_queued(record.id, call.number)
+        return await self._move_on(record, call, order, candidate, is_certain=True)
 
     async def dial(
         self, record: Verification, call: Call, order: SendOrder, candidates: Sequence[Candidate]
     ) -> Dialed:
-        """Place a call whose turn has come, through the first of the candidates that takes it.
+        """Place a call through the first of the candidates, which gave its turn, or one that takes it instead.
 
         Ends within the deadline of a request. Raises: ProviderError when no carrier dialled.
         """
         ends_at = self._clock.now() + self._policy.deadline_seconds
+        candidate, *untried = candidates
         errors: list[ProviderError] = []
-        for position, candidate in enumerate(candidates):
-            others = [one for one in candidates[position + 1 :] if one.line.breaker.admits]
-            if errors:
-                if ends_at - self._clock.now() < LEAST_SHARE * self._policy.deadline_seconds:
-                    break
-                moved = await self._fail_over(record, order, candidate, errors[-1], ends_at)
-                if moved is None or moved.call is None:
-                    continue
-                record, call = moved, moved.call
+        while True:
+            began_at = self._clock.now()
+            has_others = bool(await self._reachable(untried, ends_at))
             try:
-                return await self._place(
-                    record, call, order, candidate, self._attempt_seconds(ends_at, bool(others))
-                )
-            except CallOutcomeUnknown as error:
-                errors.append(error)
-                heard = await self._listen(record, call, candidate, ends_at) if others else Heard(False, None)
-                if heard.of is not None and heard.of.call is not None:
-                    return Dialed(heard.of, heard.of.call, bool(heard.of.call.call_id))
-                if not heard.nothing_was_dialled:
-                    break
+                seconds = self._attempt_seconds(ends_at, has_others)
+                return await self._place(record, call, order, candidate, seconds)
             except ProviderError as error:
                 errors.append(error)
+            if isinstance(errors[-1], CallOutcomeUnknown):
+                heard = Heard.NOTHING
+                if has_others:
+                    heard, known = await self._listen(record, call, candidate, began_at, ends_at)
+                    if heard is Heard.THE_CALL and known.call is not None:
+                        return Dialed(known, known.call, is_confirmed=bool(known.call.call_id))
+                if heard is not Heard.NO_CALL_EXISTS:
+                    break
+            moved = await self._fail_over(record, call, order, untried, errors[-1], ends_at)
+            if moved is None:
+                break
+            record, call, candidate = moved
+            untried = untried[untried.index(candidate) + 1 :]
         return await self._give_up(record, call, errors)
+
+    async def _reachable(self, candidates: Sequence[Candidate], ends_at: float) -> list[Candidate]:
+        """Those that work, and would have a turn in time."""
+        if ends_at - self._clock.now() < LEAST_SHARE * self._policy.deadline_seconds:
+            return []
+        left = ends_at - self._clock.now()
+        working = [one for one in candidates if one.line.breaker.admits]
+        return [one for one in working if await one.line.expected_wait_seconds() <= left]
 
     def _attempt_seconds(self, ends_at: float, has_others: bool) -> float:
         left = ends_at - self._clock.now()
@@ -123,10 +165,7 @@ class Dialer:
         self, record: Verification, call: Call, order: SendOrder, candidate: Candidate, seconds: float
     ) -> Dialed:
         provider, line, _ = candidate
-        if not line.breaker.admits:  # it went down while the call waited, or another request is the probe
-            raise ProviderUnavailable(f"{provider.name} is left alone at present; nothing was dialled")
         log_call(logging.INFO, "placing call", record, call)  # what a crash from here on leaves to be found
-        line.breaker.begin()
         try:
             call_order = await self._call_order(record, call, order, provider)
             call_id = await self._ask_to_call(record, call, candidate, call_order, seconds)
@@ -178,71 +217,91 @@ class Dialer:
         )
 
     async def _fail_over(
-        self, record: Verification, order: SendOrder, candidate: Candidate, error: ProviderError, ends_at: float
-    ) -> Verification | None:
-        """The verification with its next call, once the carrier has a turn for it; None when it cannot be."""
-        line, call = candidate.line, record.call
-        has_turn = await line.take_turn() is not None
-        if not has_turn and line.breaker.admits:
-            has_turn = await line.wait_for_turn(max(0.0, ends_at - self._clock.now()))
-        if not has_turn or call is None:
-            return None
-        new_call = self._router.new_call(order, candidate)
+        self,
+        record: Verification,
+        call: Call,
+        order: SendOrder,
+        untried: Sequence[Candidate],
+        error: ProviderError,
+        ends_at: float,
+    ) -> Ready | None:
+        """The next call, once the first carrier that can take it has given its turn; None when none can."""
         is_certain = not isinstance(error, CallOutcomeUnknown)
+        for candidate in await self._reachable(untried, ends_at):
+            line = candidate.line
+            turn: Reservation | NoTurn | None = await line.take_turn()
+            if turn is None:
+                turn = await line.wait_for_turn(max(0.0, ends_at - self._clock.now()))
+            if not isinstance(turn, Reservation):
+                continue
+            moved = await self._move_on(record, call, order, candidate, is_certain=is_certain)
+            if moved is None or moved.call is None:
+                await line.give_back(turn)
+                return None
+            return Ready(moved, moved.call, candidate)
+        return None
+
+    async def _move_on(
+        self, record: Verification, call: Call, order: SendOrder, candidate: Candidate, *, is_certain: bool
+    ) -> Verification | None:
+        new_call = self._router.new_call(order, candidate)
         moved = await self._store.next_call(record.id, call.number, new_call, "failed_over", is_certain=is_certain)
         if moved is not None and moved.call is not None:
             log_call(logging.WARNING, "failed over", moved, moved.call, {"from_provider": call.provider})
         return moved
 
-    async def _listen(self, record: Verification, call: Call, candidate: Candidate, ends_at: float) -> "Heard":
-        """What comes of a call that may have been dialled: a callback, or its carrier's word when it is asked."""
-        until = ends_at - (1 - GRACE_SHARE) * self._policy.deadline_seconds
+    async def _listen(
+        self, record: Verification, call: Call, candidate: Candidate, began_at: float, ends_at: float
+    ) -> tuple[Heard, Verification]:
+        """What comes of a call that may have been dialled: a callback, or its carrier's word when it is asked.
+
+        With too little time left for that, nothing is known of it.
+        """
+        deadline_seconds = self._policy.deadline_seconds
+        until = began_at + GRACE_SHARE * deadline_seconds
+        if until + ASK_SHARE * deadline_seconds > ends_at:
+            return Heard.NOTHING, record
         while self._clock.now() < until:
             known = await self._store.find_by_id(record.id)
             if known is None or known.call is None or known.call.number != call.number:
-                return Heard(False, None)
+                return Heard.NOTHING, record
             if known.call.call_id or known.call.state is not CallState.DIALING:
-                return Heard(False, known)
+                return Heard.THE_CALL, known
             await self._clock.sleep(LISTEN_SECONDS)
         return await self._ask(record, call, candidate.provider)
 
-    async def _ask(self, record: Verification, call: Call, provider: VoiceProvider) -> "Heard":
+    async def _ask(self, record: Verification, call: Call, provider: VoiceProvider) -> tuple[Heard, Verification]:
         """Ask the carrier for a call that should have been heard of by now."""
-        if provider.capabilities.can_be_asked:
-            try:
-                async with asyncio.timeout(ASK_SHARE * self._policy.deadline_seconds):
-                    event = await provider.find_call(record.phone, placed_after(record, call))
-            except (ProviderError, TimeoutError):
-                logger.warning("carrier could not be asked for a call", extra={"provider": provider.name})
-            else:
-                if event is None:
-                    return Heard(True, None)
-                return Heard(False, await self._events.take_in(record, call, event))
-        return Heard(provider.capabilities.silence_is_proof, None)
+        silence = Heard.NO_CALL_EXISTS if provider.capabilities.silence_is_proof else Heard.NOTHING
+        if not provider.capabilities.can_be_asked:
+            return silence, record
+        try:
+            async with asyncio.timeout(ASK_SHARE * self._policy.deadline_seconds):
+                event = await provider.find_call(record.phone, placed_after(record, call))
+        except (ProviderError, TimeoutError):
+            logger.warning("carrier could not be asked for a call", extra={"provider": provider.name})
+            return silence, record
+        if event is None:
+            return Heard.NO_CALL_EXISTS, record
+        try:
+            known = await self._events.take_in(record, call, event)
+        except OtherCall:  # a callback has named it otherwise meanwhile
+            known = await self._store.find_by_id(record.id)
+        return Heard.THE_CALL, known or record
 
     async def _give_up(self, record: Verification, call: Call, errors: Sequence[ProviderError]) -> Dialed:
         """No carrier took the call. Raises: ProviderError, the most hopeful one, unless one may have dialled."""
-        is_open = isinstance(errors[-1], CallOutcomeUnknown)
-        if not is_open:
+        if not isinstance(errors[-1], CallOutcomeUnknown):
             await self._store.fail_call(record.id, call.number, EndReason.FAILED, errors[-1].code)
         if not any(isinstance(error, CallOutcomeUnknown) for error in errors):
             raise max(errors, key=_hope)
+        if not isinstance(
+            errors[-1], CallOutcomeUnknown
+        ):  # then the one that may have dialled is waited for again
+            await self._store.resume_given_up(record.id, call.number)
         known = await self._store.find_by_id(record.id) or record  # a callback may have told us meanwhile
         call = known.call or call
         return Dialed(known, call, is_confirmed=bool(call.call_id))
-
-
-class Heard(NamedTuple):
-    """`of` is the verification if its call was heard of; `nothing_was_dialled` if it would have been by now."""
-
-    nothing_was_dialled: bool
-    of: Verification | None
-
-
-def _is_for_others(candidates: Sequence[Candidate]) -> bool:
-    """Whether the first carrier is down and another one could be tried: failover finds it."""
-    first, *others = candidates
-    return not first.line.breaker.admits and any(one.line.breaker.admits for one in others)
 
 
 def placed_after(record: Verification, call: Call) -> float:

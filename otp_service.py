@@ -54,7 +54,9 @@ class OtpService:
     async def _send_text(self, order: SendOrder) -> Sent:
         language = self._texts.check_order(order)
         code = order.code or draw_code(order.code_length)
-        new_code = NewCode(code, order.code is not None, order.ttl_seconds, order.reference)
+        new_code = NewCode(
+            code, order.code is not None, order.ttl_seconds, order.reference, keeps_running=order.is_redial
+        )
         reservation = await self._guard.reserve(order.client, order.phone)
         try:
             record, is_confirmed = await self._texts.send(order, new_code, language)

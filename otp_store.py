@@ -42,12 +42,14 @@ class OtherCall(Exception):
 
 
 class NewCode(msgspec.Struct, frozen=True):
-    """The code of a new verification. A code that the backend brought replaces the one of a running one."""
+    """The code of a new verification. A code that the backend brought replaces the one of a running one, and so do
+    others where codes are to be new, unless the running one is to be kept."""
 
     code: str
     is_backends_own: bool
     ttl_seconds: int
     reference: str | None = None
+    keeps_running: bool = False
 
     def __repr__(self) -> str:
         return f"NewCode(<{len(self.code)} characters>)"
@@ -160,20 +162,28 @@ class OtpStore(Protocol):
     ) -> tuple[Verification, str]:
         """Begin a text message, with a new verification or the client's one under way; also the code to be sent.
 
-        Raises: StoreFull, NumberLocked.
+        Raises: StoreFull, NumberLocked, CallStillLive while a call reads another code than the backend's own.
         """
         ...
 
-    async def name_message(self, verification_id: str, message_id: str) -> Verification | None:
-        """Keep the carrier's id of a message."""
+    async def name_message(
+        self, verification_id: str, message_number: int, message_id: str
+    ) -> Verification | None:
+        """Keep the carrier's id of a message; None when it is not the verification's newest one."""
         ...
 
-    async def record_report(self, verification_id: str, report: MessageReport) -> Verification | None:
-        """Move a message on as its carrier reports; None when there is no such message."""
+    async def record_report(
+        self, verification_id: str, message_number: int, report: MessageReport
+    ) -> Verification | None:
+        """Move a message on as its carrier reports; None when it is not the verification's newest one."""
         ...
 
     async def find_by_message_id(self, provider: str, message_id: str) -> Verification | None:
         """The verification whose newest message has this carrier's message id."""
+        ...
+
+    async def resume_given_up(self, verification_id: str, call_number: int) -> Verification | None:
+        """Wait again for the call that was given up last, in place of one that was not placed."""
         ...
 
     async def live_calls(self, provider: str) -> int:
@@ -301,7 +311,9 @@ class MemoryOtpStore:
         return new_code.is_backends_own and not self._sealer.matches(record.sealed_code, record.id, new_code.code)
 
     def _with_new_code(self, record: Verification, new_code: NewCode, now: float) -> Verification:
-        is_replaced = self._rules.replace_code_on_resend or new_code.is_backends_own
+        is_new = self._rules.replace_code_on_resend and not new_code.keeps_running
+        # What a live call reads, or was told to read, has to stay right.
+        is_replaced = new_code.is_backends_own or (is_new and record.live_call is None)
         if not is_replaced or self._sealer.matches(record.sealed_code, record.id, new_code.code):
             return record
         sealed = self._sealer.seal(new_code.code, record.id)
@@ -394,7 +406,7 @@ class MemoryOtpStore:
         if record is None or record.call is None or record.is_final:
             return None
         now = self._clock.now()
-        is_placing = record.call.state is CallState.DIALING and not record.call.call_id
+        is_placing = record.call.state in (CallState.QUEUED, CallState.DIALING) and not record.call.call_id
         if why == "failed_over" and not is_placing:
             return None  # it has got through after all
         live = self._with_live_call(record.phone, now)
@@ -411,31 +423,47 @@ class MemoryOtpStore:
         self._failures.refuse_waiting(phone, now)
         record = self._current(client, phone, now)
         if record is not None and not record.is_final:
+            if record.live_call is not None and self._is_another_code(record, new_code):
+                raise CallStillLive(record)
             record = self._with_new_code(record, new_code, now)
         else:
             record = self._create(client, phone, new_code, now)
         record = self._save(steps.start_message(record, new_message, now))
         return record, self._sealer.unseal(record.sealed_code, record.id)
 
-    async def name_message(self, verification_id: str, message_id: str) -> Verification | None:
-        record = self._with_message(verification_id)
+    async def name_message(
+        self, verification_id: str, message_number: int, message_id: str
+    ) -> Verification | None:
+        record = self._with_newest_message(verification_id, message_number)
         return self._save(steps.name_message(record, message_id)) if record is not None else None
 
-    async def record_report(self, verification_id: str, report: MessageReport) -> Verification | None:
-        record = self._with_message(verification_id)
+    async def record_report(
+        self, verification_id: str, message_number: int, report: MessageReport
+    ) -> Verification | None:
+        record = self._with_newest_message(verification_id, message_number)
         if record is None or record.message is None:
             return None
         if report.message_id and record.message.message_id not in ("", report.message_id):
-            return None  # of an earlier message
+            return None  # of a message that is not ours
         return self._save(steps.apply_report(record, report, self._clock.now()))
 
     async def find_by_message_id(self, provider: str, message_id: str) -> Verification | None:
         verification_id = self._by_message[provider].get(message_id)
         return await self.find_by_id(verification_id) if verification_id is not None else None
 
-    def _with_message(self, verification_id: str) -> Verification | None:
+    def _with_newest_message(self, verification_id: str, message_number: int) -> Verification | None:
         record = self._up_to_date(self._by_id.get(verification_id), self._clock.now())
-        return record if record is not None and record.message is not None else None
+        message = record.message if record is not None else None
+        return record if message is not None and message.number == message_number else None
+
+    async def resume_given_up(self, verification_id: str, call_number: int) -> Verification | None:
+        record = self._with_newest_call(verification_id, call_number)
+        if record is None or not record.given_up or record.is_final:
+            return None
+        now = self._clock.now()
+        record = self._save(steps.resume_given_up(record, now))
+        self._watch_call(record, now)
+        return record
 
     async def live_calls(self, provider: str) -> int:
         return self._live_calls[provider]

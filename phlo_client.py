@@ -229,7 +229,7 @@ _REFUSALS = {
     400: "Plivo found the run malformed: compare the keys of the PHLO's Start node with docs/plivo-phlo.md",
     401: "Plivo refused the credentials: check PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN",
     402: "the Plivo account has too little balance: top it up in the console",
-    403: "the Plivo account is not allowed to do this: check its verification and geo permissions in the console",
+    403: "Plivo does not allow this: check the account's geo permissions for this country, and its verification",
     404: "Plivo does not know this PHLO: check PLIVO_PHLO_ID, PLIVO_AUTH_ID and PLIVO_PHLO_URL",
     405: "Plivo does not take runs at this address: check PLIVO_PHLO_URL",
 }

@@ -14,7 +14,7 @@ from voice_provider import ProviderError
 REFUSALS: Mapping[int, str] = {
     401: "Plivo refused the credentials: check PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN",
     402: "the Plivo account has too little credit: top it up in the console",
-    403: "the Plivo account may not do this: check its verification, and its geo permissions for this country",
+    403: "Plivo does not allow this: check the account's geo permissions for this country, and its verification",
     404: "Plivo does not know this account or path: check PLIVO_AUTH_ID and PLIVO_API_URL",
     429: "Plivo takes at most 300 requests in 5 seconds",
 }

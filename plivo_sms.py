@@ -69,6 +69,7 @@ class PlivoSms:
     """Plivo as an SmsProvider."""
 
     report_schema: Mapping[str, Any] = REPORT_SCHEMA
+    signs_reports = False  # V2 covers no field: one captured signature would do for all reports to the same URL
 
     def __init__(self, config: PlivoSmsConfig, http: httpx.AsyncClient, name: str = "plivo") -> None:
         self.name = name
@@ -121,7 +122,7 @@ class PlivoSms:
             **{name: value for name, value in registered.items() if value},
         }
 
-    def check_report(self, webhook: RawWebhook) -> bool:
+    def check_report(self, webhook: RawWebhook) -> None:
         """Check the V2 signature: base64(HMAC-SHA256(auth token, URL without query + nonce)).
 
         Reports are signed with V2 only (documented), which does not cover their fields: the message token in the
@@ -135,7 +136,7 @@ class PlivoSms:
             if self._config.signature_policy is SignaturePolicy.REQUIRED:
                 raise WebhookRejected("Plivo report is not signed: did something remove its X-Plivo headers?")
             self._warn_of_unsigned_reports()
-            return False
+            return
         if not signature or not nonce or not _NONCE.fullmatch(nonce):
             raise WebhookRejected("Plivo report has half a V2 signature, or an odd nonce")
         messages = (f"{url}{nonce}".encode() for url in webhook.urls)
@@ -144,7 +145,6 @@ class PlivoSms:
                 "Plivo report has a wrong signature: check PLIVO_AUTH_TOKEN and PUBLIC_URL "
                 "(signed for another host?)"
             )
-        return True
 
     def _warn_of_unsigned_reports(self) -> None:
         if not self._has_warned:
@@ -166,7 +166,7 @@ class PlivoSms:
         return MessageReport(message_id, _STATES.get(status), _cause(status, fields.get("ErrorCode", "")))
 
     def reference_of(self, webhook: RawWebhook) -> str | None:
-        """None: a report to Plivo's account-wide URL has no place for a reference of ours."""
+        """None: a report to a URL without message token has no place for one, and is refused."""
         return None
 
 

@@ -1,8 +1,9 @@
-"""What OTP_SECRET protects: codes at rest and the call tokens in callback URLs."""
+"""What OTP_SECRET protects: codes at rest, and the tokens of calls and messages in callback URLs."""
 
 import hmac
 import re
 import secrets
+import string
 from collections.abc import Sequence
 from hashlib import sha256
 
@@ -10,13 +11,17 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from verification import CallRef
+from verification import CallRef, MessageRef
 
 _NONCE_BYTES = 12
 _TOKEN = re.compile(r"([0-9a-f]{32})([0-9a-f]{4})([0-9a-f]{32})")
 
-
-_MESSAGE_TOKEN = re.compile(r"[0-9a-f]{32}")
+# A message token: the encrypted id, the message's number and a signature.
+_BLOCK_BYTES, _NUMBER_BYTES, _SHORT_MAC_BYTES = 16, 2, 5
+_MESSAGE_TOKEN_BYTES = _BLOCK_BYTES + _NUMBER_BYTES + _SHORT_MAC_BYTES
+_MESSAGE_TOKEN_LENGTH = 31  # in base 62
+_MESSAGE_TOKEN = re.compile(rf"[0-9A-Za-z]{{{_MESSAGE_TOKEN_LENGTH}}}")
+_BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _DECOY_ID = "vrf_" + "0" * 32
 
 
@@ -35,6 +40,9 @@ class Sealer:
         self._ciphers = [AESGCM(_derive(secret, b"code")) for secret in secrets_in_use]
         self._decoy = self.seal("000000", _DECOY_ID)
         self._message_ciphers = [_block_cipher(secret) for secret in secrets_in_use]
+        self._message_macs = [
+            hmac.new(_derive(secret, b"message token"), digestmod=sha256) for secret in secrets_in_use
+        ]
         self._token_macs = [hmac.new(_derive(secret, b"token"), digestmod=sha256) for secret in secrets_in_use]
 
     def seal(self, code: str, verification_id: str) -> bytes:
@@ -80,28 +88,58 @@ class Sealer:
                 return CallRef(f"vrf_{raw_id}", int(number, 16))
         return None
 
-    def sign_message_token(self, verification_id: str) -> str:
-        """The token that authorises reports on a verification's text message: its id, encrypted.
+    def sign_message_token(self, ref: MessageRef) -> str:
+        """The token that authorises reports on one text message: 31 letters and digits.
 
-        32 hexadecimal digits are all that some carriers take along with a message.
+        Some carriers take no more than 32 along with a message, too few for a call token. So the id is encrypted,
+        which only a holder of OTP_SECRET can do, and 40 bits of a signature bind the message's number to it.
         """
         encryptor = self._message_ciphers[0].encryptor()
-        return (encryptor.update(bytes.fromhex(verification_id[4:])) + encryptor.finalize()).hex()
+        block = encryptor.update(bytes.fromhex(ref.verification_id[4:])) + encryptor.finalize()
+        signed = block + ref.number.to_bytes(_NUMBER_BYTES, "big")
+        return _base62(signed + _short_mac(self._message_macs[0], signed))
 
-    def read_message_tokens(self, token: str) -> list[str]:
-        """The ids that a token may stand for, one for each secret in use; none for what is no token."""
-        if not _MESSAGE_TOKEN.fullmatch(token):
-            return []
-        found = []
-        for cipher in self._message_ciphers:
-            decryptor = cipher.decryptor()
-            found.append(f"vrf_{(decryptor.update(bytes.fromhex(token)) + decryptor.finalize()).hex()}")
-        return found
+    def read_message_token(self, token: str) -> MessageRef | None:
+        """The text message that a token stands for; None for anything that `sign_message_token` did not make."""
+        raw = _from_base62(token)
+        if raw is None:
+            return None
+        signed, mac = raw[:-_SHORT_MAC_BYTES], raw[-_SHORT_MAC_BYTES:]
+        for cipher, key in zip(self._message_ciphers, self._message_macs, strict=True):
+            if hmac.compare_digest(_short_mac(key, signed), mac):
+                decryptor = cipher.decryptor()
+                raw_id = decryptor.update(signed[:_BLOCK_BYTES]) + decryptor.finalize()
+                return MessageRef(f"vrf_{raw_id.hex()}", int.from_bytes(signed[_BLOCK_BYTES:], "big"))
+        return None
 
 
 def _block_cipher(secret: str) -> "Cipher[modes.ECB]":
-    # One block of 128 random bits, never more: each id has one token, which tells nothing of it.
+    # One block of 128 random bits, never more: what is encrypted tells nothing of the id.
     return Cipher(algorithms.AES256(_derive(secret, b"message")), modes.ECB())  # noqa: S305
+
+
+def _short_mac(mac: hmac.HMAC, signed: bytes) -> bytes:
+    keyed = mac.copy()
+    keyed.update(signed)
+    return keyed.digest()[:_SHORT_MAC_BYTES]
+
+
+def _base62(raw: bytes) -> str:
+    number, digits = int.from_bytes(raw, "big"), ""
+    for _ in range(_MESSAGE_TOKEN_LENGTH):
+        number, digit = divmod(number, 62)
+        digits = _BASE62[digit] + digits
+    return digits
+
+
+def _from_base62(token: str) -> bytes | None:
+    """The bytes of a message token; None for what has not its form."""
+    if not _MESSAGE_TOKEN.fullmatch(token):
+        return None
+    number = 0
+    for character in token:
+        number = number * 62 + _BASE62.index(character)
+    return number.to_bytes(_MESSAGE_TOKEN_BYTES, "big") if number < 256**_MESSAGE_TOKEN_BYTES else None
 
 
 def _derive(secret: str, purpose: bytes) -> bytes:

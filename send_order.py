@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class SendOrder:
-    """One request for a code. `phone` is E.164; `code` is the backend's own, if it brought one."""
+    """One request for a code. `phone` is E.164; `code` is the backend's own, if it brought one.
+
+    `is_redial`: nobody asked for it, so the code that is running is sent, also where resends have a new one.
+    """
 
     client: str
     phone: str = field(repr=False)
@@ -18,6 +21,7 @@ class SendOrder:
     hide_caller_id: bool
     provider: str | None
     reference: str | None
+    is_redial: bool = False
 
 
 class UnsupportedOption(Exception):

@@ -54,16 +54,16 @@ class SmsProvider(Protocol):
     name: str
     from_number: str
     report_schema: Mapping[str, Any]
+    signs_reports: bool
+    """Whether `check_report` proves what a report says, and not only where it was sent: then one to the account's
+    own URL is believed without a message token."""
 
     async def send_message(self, order: MessageOrder) -> str:
         """Ask the carrier to send a message, once; its message id. Raises: ProviderError."""
         ...
 
-    def check_report(self, webhook: RawWebhook) -> bool:
-        """Check the signature of a report; False where the carrier signs nothing.
-
-        Raises: WebhookRejected.
-        """
+    def check_report(self, webhook: RawWebhook) -> None:
+        """Check the signature of a report, where the carrier signs any. Raises: WebhookRejected."""
         ...
 
     def parse_report(self, webhook: RawWebhook) -> MessageReport | None:

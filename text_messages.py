@@ -14,7 +14,7 @@ from otp_store import NewCode, OtpStore
 from phone_numbers import LineType, number_of
 from send_order import SendOrder, UnsupportedOption
 from sms_provider import MessageOrder, MessageReport, MessageState, SmsProvider
-from verification import NewMessage, Verification
+from verification import MessageRef, NewMessage, Verification
 from voice_provider import CallOutcomeUnknown, ProviderError, RawWebhook, WebhookRejected
 
 logger = logging.getLogger(__name__)
@@ -78,9 +78,10 @@ class TextMessages:
         for provider in self._able(order):
             new_message = NewMessage(provider.name, provider.from_number, language)
             record, code = await self._store.begin_message(order.client, order.phone, new_code, new_message)
+            ref = _newest(record)
             try:
                 async with asyncio.timeout(max(0.0, ends_at - monotonic())):
-                    message_id = await provider.send_message(self._message(record, code, provider, language))
+                    message_id = await provider.send_message(self._message(record, ref, code, provider, language))
             except (CallOutcomeUnknown, TimeoutError):
                 log_verification(
                     logging.WARNING, "text message not confirmed", record, {"provider": provider.name}
@@ -91,20 +92,22 @@ class TextMessages:
                 details = {"provider": provider.name}
                 log_verification(logging.WARNING, f"text message not sent: {refusal}", record, details)
                 refused = MessageReport("", MessageState.UNDELIVERED, refusal.code)
-                await self._store.record_report(record.id, refused)
+                await self._store.record_report(*ref, refused)
                 continue
             log_verification(logging.INFO, "text message sent", record, {"provider": provider.name})
-            return await self._store.name_message(record.id, message_id) or record, True
+            return await self._store.name_message(*ref, message_id) or record, True
         assert error is not None  # noqa: S101 - there is at least one carrier
         raise error
 
-    def _message(self, record: Verification, code: str, provider: SmsProvider, language: str) -> MessageOrder:
+    def _message(
+        self, record: Verification, ref: MessageRef, code: str, provider: SmsProvider, language: str
+    ) -> MessageOrder:
         return MessageOrder(
             to=record.phone,
             from_number=provider.from_number,
             text=self._writer.text_message(code, language),
-            report_url=self._links.report_url(record.id),
-            reference=self._links.message_token(record.id),
+            report_url=self._links.report_url(ref),
+            reference=self._links.message_token(ref),
             expires_in_seconds=max(1, math.floor(record.expires_at - self._clock.now())),
         )
 
@@ -112,43 +115,51 @@ class TextMessages:
         """The verification that a report is about, moved on; None when the callback is about no message.
 
         Reports come to a URL with the message token, or to the one of a carrier's account, in which case a token
-        inside the report or the account's signature has to prove it.
+        inside the report, or a signature over all of it, has to prove it.
         Raises: WebhookRejected, StoreUnavailable.
         """
         provider = self.providers.get(name_or_token)
         if provider is not None:
             return await self._take_account_report(provider, webhook)
-        record = await self._find(name_or_token)
-        if record is None or record.message is None:
+        ref, record = await self._find(name_or_token)
+        if ref is None or record is None or record.message is None:
             raise WebhookRejected("report has an unknown message token", status=404)
+        if ref != _newest(record):
+            return record  # what becomes of an earlier message is of no interest any more
         provider = self.providers[record.message.provider]
         provider.check_report(webhook)
         report = provider.parse_report(webhook)
         return await self._keep(record, report) if report is not None else None
 
     async def _take_account_report(self, provider: SmsProvider, webhook: RawWebhook) -> Verification | None:
-        is_signed = provider.check_report(webhook)
+        provider.check_report(webhook)
         report = provider.parse_report(webhook)
         if report is None:
             return None
-        token = provider.reference_of(webhook)
-        record = await self._find(token) if token else None
-        if record is None and is_signed:
+        ref, record = await self._find(provider.reference_of(webhook) or "")
+        if ref is not None and record is not None and ref != _newest(record):
+            return record
+        if record is None and provider.signs_reports:
             record = await self._store.find_by_message_id(provider.name, report.message_id)
         if record is None or record.message is None or record.message.provider != provider.name:
             raise WebhookRejected("report is about no text message of ours", status=404)
         return await self._keep(record, report)
 
-    async def _find(self, token: str) -> Verification | None:
-        for verification_id in self._links.read_message_token(token):
-            record = await self._store.find_by_id(verification_id)
-            if record is not None and record.message is not None:
-                return record
-        return None
+    async def _find(self, token: str) -> tuple[MessageRef | None, Verification | None]:
+        """The message that a token stands for, and its verification, if it is still known."""
+        ref = self._links.read_message_token(token)
+        record = await self._store.find_by_id(ref.verification_id) if ref is not None else None
+        return ref, record if record is not None and record.message is not None else None
 
     async def _keep(self, record: Verification, report: MessageReport) -> Verification:
-        moved = await self._store.record_report(record.id, report) or record
+        moved = await self._store.record_report(*_newest(record), report) or record
         if moved.message is not None and moved.message != record.message:
             details = {"provider": moved.message.provider, "cause": moved.message.cause or None}
             log_verification(logging.INFO, f"text message {moved.message.state.value}", moved, details)
         return moved
+
+
+def _newest(record: Verification) -> MessageRef:
+    """The newest text message of a verification that has one."""
+    assert record.message is not None  # noqa: S101 - callers have looked, or begun it
+    return MessageRef(record.id, record.message.number)

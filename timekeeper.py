@@ -14,7 +14,7 @@ from dialer import placed_after
 from log_format import log_unexpected
 from number_failures import NumberLocked
 from otp_service import OtpService
-from otp_store import OtpStore
+from otp_store import CallStillLive, OtherCall, OtpStore, StoreUnavailable
 from protection import Protection
 from redial import Redials
 from send_order import SendOrder, UnsupportedOption
@@ -22,6 +22,9 @@ from verification import Call, Verification
 from voice_provider import ProviderError
 
 logger = logging.getLogger(__name__)
+
+# One redial that cannot be must not keep the others from being.
+_NO_REDIAL = (SendRefused, UnsupportedOption, NumberLocked, CallStillLive, StoreUnavailable, ProviderError)
 
 TICK_SECONDS = 1.0
 LOOK_UPS_AT_ONCE = 10
@@ -95,9 +98,14 @@ class Timekeeper:
             return
         if event is None:
             return
-        told = await self._events.take_in(record, call, event)
-        is_too_long = told is not None and told.live_call is not None and not provider.capabilities.limits_call
-        if is_too_long and provider.capabilities.hangs_up:
+        try:
+            told = await self._events.take_in(record, call, event)
+        except OtherCall:  # a callback has named it otherwise meanwhile
+            return
+        longest_seconds = call.ring_timeout_seconds + call.time_limit_seconds
+        is_too_long = self._clock.now() > call.started_at + longest_seconds
+        is_unlimited = provider.capabilities.hangs_up and not provider.capabilities.limits_call
+        if told is not None and told.live_call is not None and is_too_long and is_unlimited:
             await hang_up_if_possible(provider, event.call_id)
 
     async def redial(self) -> None:
@@ -109,7 +117,7 @@ class Timekeeper:
                 continue
             try:
                 await self._redial(record, call)
-            except (SendRefused, UnsupportedOption, NumberLocked, ProviderError) as error:
+            except _NO_REDIAL as error:
                 log_call(logging.WARNING, f"call not placed once more: {type(error).__name__}", record, call)
 
     async def _redial(self, record: Verification, call: Call) -> None:
@@ -132,8 +140,9 @@ class Timekeeper:
             ttl_seconds=max(1, int(record.expires_at - self._clock.now())),
             max_replays=call.max_replays,
             hide_caller_id=call.hide_caller_id,
-            provider=None,
+            provider=call.provider if call.is_pinned and through != "sms" else None,
             reference=record.reference,
+            is_redial=True,
         )
 
     def _candidates_again(self, order: SendOrder, call: Call) -> list[Candidate]:

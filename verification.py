@@ -41,6 +41,13 @@ class CallRef(NamedTuple):
     number: int
 
 
+class MessageRef(NamedTuple):
+    """One text message of one verification: what a message token stands for."""
+
+    verification_id: str
+    number: int
+
+
 class Status(StrEnum):
     PENDING = "pending"
     CALLING = "calling"
@@ -78,8 +85,8 @@ NEWS_GRACE_SECONDS = 15
 class Call(msgspec.Struct, frozen=True, gc=False):
     """One call of a verification. Times are seconds of the store's clock; durations are seconds.
 
-    `queue_seconds` is how long it may wait for its carrier; one that does not report progress is silent until the
-    call has ended.
+    A pinned call was asked for through this carrier. `queue_seconds` is how long it may wait for its turn. A
+    carrier that does not report progress is silent until the call has ended.
     `readings` is the highest reading of the code that the carrier fetched, `fetches` how often it fetched that
     one, `times_spoken` the highest reading that was played to its end. Readings only grow, which absorbs repeated
     and late callbacks.
@@ -97,6 +104,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     first_reading_seconds: float
     code_length: int = 6
     hide_caller_id: bool = False
+    is_pinned: bool = False
     queue_seconds: float = 0
     reports_progress: bool = True
     state: CallState = CallState.DIALING
@@ -122,13 +130,6 @@ class Call(msgspec.Struct, frozen=True, gc=False):
         return self.ended_at is None or now < self.ended_at + TOKEN_GRACE_SECONDS
 
 
-class GivenUp(NamedTuple):
-    """A call of which nothing was heard before another carrier was tried; if it turns up late, it is ended."""
-
-    number: int
-    provider: str
-
-
 class NewMessage(msgspec.Struct, frozen=True):
     """What a text message is sent with."""
 
@@ -144,13 +145,17 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     from_number: str
     language: str
     started_at: float
+    number: int = 1
     state: MessageState = MessageState.QUEUED
     message_id: str = ""
     cause: str = ""
 
 
 class Verification(msgspec.Struct, frozen=True, gc=False):
-    """A code on its way to one phone, for one client. `sealed_code` is empty once it can no longer be right."""
+    """A code on its way to one phone, for one client. `sealed_code` is empty once it can no longer be right.
+
+    `given_up` are calls of which nothing was heard before another carrier was tried; one that turns up is ended.
+    """
 
     id: str
     client: str
@@ -165,7 +170,7 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
     status: Status = Status.PENDING
     call: Call | None = None
     packed_timeline: bytes = b""
-    given_up: GivenUp | None = None
+    given_up: tuple[Call, ...] = ()
     redials: int = 0
     message: Message | None = None
 
@@ -215,6 +220,7 @@ class NewCall(msgspec.Struct, frozen=True):
     first_reading_seconds: float
     code_length: int = 6
     hide_caller_id: bool = False
+    is_pinned: bool = False
     queue_seconds: float = 0
     reports_progress: bool = True
 
@@ -256,9 +262,16 @@ def next_call(
     Unless it is certain that the call before was not placed, what is heard of it later ends it.
     """
     before = _call_of(record)
-    given_up = record.given_up if is_certain else GivenUp(before.number, before.provider)
+    given_up = record.given_up if is_certain else (*record.given_up, before)
     redials = record.redials + (why == "redialing")
     return start_call(note(_replace(record, given_up=given_up, redials=redials), why, now), new, now)
+
+
+def resume_given_up(record: Verification, now: float) -> Verification:
+    """Wait again for the call that was given up last, as the one in its place was not placed."""
+    *others, call = record.given_up
+    call = msgspec.structs.replace(call, overdue_at=now + _silent_seconds(call))
+    return _replace(record, call=call, given_up=tuple(others), status=Status.CALLING)
 
 
 def _silent_seconds(call: Call) -> float:
@@ -431,7 +444,8 @@ def _extend(record: Verification, now: float) -> Verification:
 
 def start_message(record: Verification, new: NewMessage, now: float) -> Verification:
     """Begin a text message with the code. One that was delivered stays `delivered`, a live call `calling`."""
-    message = Message(new.provider, new.from_number, new.language, now)
+    number = record.message.number + 1 if record.message else 1
+    message = Message(new.provider, new.from_number, new.language, now, number)
     is_settled = record.status is Status.DELIVERED or record.live_call is not None
     status = record.status if is_settled else Status.PENDING
     return note(_replace(record, message=message, status=status), "message_queued", now)

@@ -283,10 +283,13 @@ _REFUSALS = {
     400: "Vobiz found the request malformed",
     401: "Vobiz refused the credentials: check VOBIZ_AUTH_ID, VOBIZ_AUTH_TOKEN and VOBIZ_API_URL",
     402: "the Vobiz account has too little balance: top it up in the console",
-    403: "the Vobiz account is not active, or not allowed to do this",
+    403: "Vobiz does not allow this call, or the account is not active: see the console",
     404: "Vobiz does not know this account or path: check VOBIZ_AUTH_ID and VOBIZ_API_URL",
     422: "Vobiz refused a value of the request: check FROM_NUMBER (a number rented from Vobiz)",
 }
+
+
+_ACCOUNT_CODES = frozenset({"ACCOUNT_INACTIVE"})  # documented, with a 403
 
 
 def _error_of(answer: Answer) -> ProviderError:
@@ -296,7 +299,14 @@ def _error_of(answer: Answer) -> ProviderError:
     is_own_error = bool(code) and not answer.body.get("request_uuid")
     if answer.status == 429:
         answer = replace(answer, retry_after=str(_retry_after(answer)))
-    return refusal(answer, "Vobiz", _REFUSALS, code=code, is_own_error=is_own_error)
+    return refusal(
+        answer,
+        "Vobiz",
+        _REFUSALS,
+        code=code,
+        is_own_error=is_own_error,
+        is_about_account=code in _ACCOUNT_CODES,
+    )
 
 
 def _error_code(body: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ import httpx
 
 from callback_bodies import json_of
 from carrier_request import Answer, ask, refusal
-from voice_provider import ProviderError, RawWebhook, SignaturePolicy, WebhookRejected
+from voice_provider import CallRejected, ProviderError, RawWebhook, SignaturePolicy, WebhookRejected
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ class VoipbinAccount:
     ) -> Answer:
         """Ask once. An answer with a status in `gone` comes back like one that is a success.
 
-        `internal` says what the operator can check where the API does not say what is wrong.
+        `internal` says what the operator can check where the API does not say what is wrong; without it, nothing
+        was to be dialled or sent.
         Raises: ProviderError.
         """
         asked_at = self._now()
@@ -158,11 +159,13 @@ _BY_REASON = {
     "INVALID_ACTION_TYPE": "VoIPBin does not know an action that calls are made of",
     "INVALID_VARIABLES": "VoIPBin refused the variables of the request",
 }
+# Whatever the destination is, these refuse it.
+_ACCOUNT_REASONS = frozenset({"IDENTITY_VERIFICATION_REQUIRED", "PERMISSION_DENIED", "ACCOUNT_FROZEN"})
 _BY_STATUS = {
     400: "VoIPBin found the request malformed: check VOIPBIN_FROM_NUMBER",
     401: "VoIPBin refused the access key: check VOIPBIN_ACCESS_KEY, and whether it has expired",
     402: _BY_REASON["INSUFFICIENT_BALANCE"],
-    403: "the VoIPBin account is not allowed to do this",
+    403: "VoIPBin does not allow this",
     404: "VoIPBin does not know this path: check VOIPBIN_API_URL, which ends in /v1.0",
     429: "VoIPBin allows no more requests now",
 }
@@ -175,7 +178,8 @@ def _error_of(answer: Answer, seconds: float, internal: str) -> ProviderError:
     """The error for an answer that is no success, which came after so many seconds.
 
     Source: every precondition of a call but identity and permission fails as a nameless 500 INTERNAL; so does a
-    service behind the gateway that takes more than 3 s, and may have dialled.
+    service behind the gateway that takes more than 3 s, and may have dialled. A country off the whitelist is among
+    the preconditions, so the nameless error is taken for a refusal of this destination, not for trouble of VoIPBin's.
     """
     error = answer.body.get("error")
     reason = error.get("reason") if isinstance(error, dict) else None
@@ -183,7 +187,14 @@ def _error_of(answer: Answer, seconds: float, internal: str) -> ProviderError:
         reason = ""
     known = _BY_REASON.get(reason) or _BY_STATUS.get(answer.status)
     is_own_error = reason in _FAILED_REASONS and seconds < GATEWAY_PATIENCE_SECONDS
-    if is_own_error and reason == "INTERNAL":
-        known = internal
+    if is_own_error and reason == "INTERNAL" and internal:
+        return CallRejected(f"{internal} ({answer.status} {reason})")
     reasons = {answer.status: known} if known else {}
-    return refusal(answer, "VoIPBin", reasons, code=reason, is_own_error=is_own_error)
+    return refusal(
+        answer,
+        "VoIPBin",
+        reasons,
+        code=reason,
+        is_own_error=is_own_error,
+        is_about_account=reason in _ACCOUNT_REASONS,
+    )

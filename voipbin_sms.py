@@ -60,6 +60,7 @@ class VoipbinSms:
     """VoIPBin as an SmsProvider."""
 
     report_schema: Mapping[str, Any] = REPORT_SCHEMA
+    signs_reports = True
 
     def __init__(
         self,
@@ -84,13 +85,12 @@ class VoipbinSms:
             raise CallOutcomeUnknown("VoIPBin accepted the message but named no id")
         return message_id
 
-    def check_report(self, webhook: RawWebhook) -> bool:
+    def check_report(self, webhook: RawWebhook) -> None:
         """Check the signature. Reports come to the account's own URL, so nothing else authorises them.
 
         Raises: WebhookRejected.
         """
         self._account.check_signature(webhook, must_be_signed=True)
-        return True
 
     def parse_report(self, webhook: RawWebhook) -> MessageReport | None:
         """Translate an event of the account; None for one that is about no message.

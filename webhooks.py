@@ -186,7 +186,7 @@ async def _authenticate(
     if expected is not None and not current.provider.capabilities.fetches_script:
         raise WebhookRejected("callback came to a route that its carrier is never told", status=404)
     nonce = current.provider.check_webhook(webhook)
-    current = await _check_replay(flow, request, current, webhook, nonce)
+    current = await _check_replay(flow, request, current, webhook, nonce, has_token=True)
     event = current.provider.parse_event(webhook, expected)
     return current, event if event.call_id else replace(event, call_id=current.call.call_id)
 
@@ -208,7 +208,7 @@ async def _authenticate_by_signature(
     if current is None:
         raise NoCallOfOurs("callback names no live call of ours", status=404)
     _note_call(request, current)
-    return await _check_replay(flow, request, current, webhook, nonce), event
+    return await _check_replay(flow, request, current, webhook, nonce, has_token=False), event
 
 
 def _signer_of(webhook: RawWebhook, providers: Iterable[VoiceProvider]) -> tuple[VoiceProvider, str | None]:
@@ -233,12 +233,18 @@ def _check_method(provider: VoiceProvider, webhook: RawWebhook) -> None:
 
 
 async def _check_replay(
-    flow: CallFlow, request: LeanRequest, current: CallInProgress, webhook: RawWebhook, nonce: str | None
+    flow: CallFlow,
+    request: LeanRequest,
+    current: CallInProgress,
+    webhook: RawWebhook,
+    nonce: str | None,
+    *,
+    has_token: bool,
 ) -> CallInProgress:
     if nonce is None:
         return current
     content = b"\0".join((request.scope["raw_path"], request.scope["query_string"], webhook.body))
-    return replace(current, is_replay=await flow.check_replay(current, nonce, content))
+    return replace(current, is_replay=await flow.check_replay(current, nonce, content, has_token=has_token))
 
 
 def _note_call(request: LeanRequest, current: CallInProgress) -> None:

@@ -8,7 +8,7 @@ import base64
 import hmac
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,15 @@ from carriers import open_carrier, open_texter
 from settings import load_settings
 from sms_provider import MessageOrder, MessageState, SmsProvider
 from tests.conftest import keep_secret
-from voice_provider import CallState, EndReason, RawWebhook, VoiceProvider
+from voice_provider import (
+    AccountRefused,
+    CallRejected,
+    CallState,
+    EndReason,
+    ProviderError,
+    RawWebhook,
+    VoiceProvider,
+)
 
 PAYLOADS = Path(__file__).parent / "payloads"
 CALLEE = keep_secret("+14155550142")
@@ -53,7 +61,7 @@ class VoiceCase:
     `refusals` are its own error answers by status. `is_500_proof`: whether its own 500 proves that nothing was
     dialled. `no_call` is what an API that does not know a call answers to questions, and `hung_up` its answer to
     a hangup. `ends` are reports of a call's end by reason; None is an ordinary end. Reasons that the carrier does
-    not tell apart are `untold`.
+    not tell apart are `untold`. `own_words` are statuses whose own answer says more than the status does.
     """
 
     name: str
@@ -70,6 +78,7 @@ class VoiceCase:
     gone: tuple[int, bytes] = (404, b"")
     no_call: tuple[int, bytes] = (404, b"")
     signing: Signing | None = None
+    own_words: Mapping[int, type[ProviderError]] = field(default_factory=dict)
 
     def client(self, vendor: Vendor, **settings: Any) -> VoiceProvider:
         """The client as the service makes it, except that the carrier is a function."""
@@ -90,6 +99,7 @@ class SmsCase:
     reference: str = TOKEN
     signing: Signing | None = None
     is_500_proof: bool = True
+    own_words: Mapping[int, type[ProviderError]] = field(default_factory=dict)
 
     def client(self, vendor: Vendor, **settings: Any) -> SmsProvider:
         return open_texter(self.name, _settings({**self.settings, **settings}), _http(vendor))
@@ -166,6 +176,7 @@ VOBIZ = VoiceCase(
     },
     untold=frozenset(),
     signing=_signed_by_vobiz,
+    own_words={403: AccountRefused},  # the account is not active
 )
 
 # Plivo: calls by XML, calls by PHLO, text messages
@@ -325,6 +336,8 @@ _VOIPBIN_REFUSALS = {
     429: payload("voipbin/error_429.json"),
     500: payload("voipbin/error_500.json"),
 }
+# 403: the account's identity; 500: nameless, perhaps for a country off the whitelist.
+_VOIPBIN_OWN_WORDS = {403: AccountRefused, 500: CallRejected}
 
 
 def _signed_by_voipbin(body: bytes) -> dict[str, str]:
@@ -364,6 +377,7 @@ VOIPBIN = VoiceCase(
     },
     untold=frozenset({EndReason.REJECTED}),
     signing=_signed_by_voipbin,
+    own_words=_VOIPBIN_OWN_WORDS,
 )
 
 VOIPBIN_SMS = SmsCase(
@@ -379,6 +393,7 @@ VOIPBIN_SMS = SmsCase(
         MessageState.UNDELIVERED: payload("voipbin/message_updated_failed.json"),
     },
     signing=_signed_by_voipbin,
+    own_words=_VOIPBIN_OWN_WORDS,
 )
 
 VOICE_CASES = {case.name: case for case in (VOBIZ, PLIVO, PHLO, CM, VOIPBIN)}

@@ -12,7 +12,7 @@ from otp_store import CallStillLive, NewCode, OtherCall, OtpStore, Outcome, Stor
 from sealing import Sealer
 from sms_provider import MessageReport, MessageState
 from tests.conftest import FakeTime
-from verification import Call, GivenUp, Message, NewCall, NewMessage, Status, Verification
+from verification import Call, Message, NewCall, NewMessage, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 CLIENT = "shop"
@@ -713,7 +713,7 @@ class StoreCases:
         call = call_of(moved)
         assert (call.number, call.provider, call.state) == (2, "plivo", CallState.DIALING)
         assert (moved.id, moved.expires_at, moved.redials) == (record.id, record.expires_at, 0)
-        assert moved.given_up == (None if is_certain else GivenUp(1, "vobiz"))
+        assert [(call.number, call.provider) for call in moved.given_up] == ([] if is_certain else [(1, "vobiz")])
         assert events_of(moved) == ["created", "dialing", "failed_over", "dialing"]
         assert await store.record_call_event(record.id, 1, CallEvent("late", CallState.RINGING)) is None
         assert await store.name_call(record.id, 1, "late") is None
@@ -727,19 +727,36 @@ class StoreCases:
         moved = await asyncio.gather(*moves)
         assert [one is not None for one in moved].count(True) == 1
 
-    @pytest.mark.parametrize("got", ["an id", "ringing", "answered", "ended", "queued"])
+    @pytest.mark.parametrize("got", ["an id", "ringing", "answered", "ended"])
     async def test_a_call_that_got_through_after_all_is_not_moved_on(self, store: OtpStore, got: str) -> None:
-        new_call = QUEUED_CALL if got == "queued" else NEW_CALL
-        record = (await store.begin(CLIENT, PHONE, new_code(), new_call)).record
+        record = (await store.begin(CLIENT, PHONE, new_code(), NEW_CALL)).record
         if got == "an id":
             await store.name_call(record.id, 1, "call-1")
         elif got == "ended":
             await self.end_call(store, record)
-        elif got != "queued":
+        else:
             await store.record_call_event(record.id, 1, CallEvent("", CallState(got)))
         before = await store.find_by_id(record.id)
         assert await store.next_call(record.id, 1, OTHER_CARRIERS_CALL, "failed_over") is None
         assert await store.find_by_id(record.id) == before
+
+    async def test_a_queued_call_moves_on_to_another_carrier(self, store: OtpStore) -> None:
+        record = (await store.begin(CLIENT, PHONE, new_code(), QUEUED_CALL)).record
+        moved = await store.next_call(record.id, 1, OTHER_CARRIERS_CALL, "failed_over")
+        assert moved is not None
+        assert moved.call is not None
+        assert (moved.call.number, moved.call.state) == (2, CallState.DIALING)
+
+    async def test_a_call_that_was_given_up_is_waited_for_again(self, store: OtpStore) -> None:
+        record = await self.begin(store)
+        await store.next_call(record.id, 1, OTHER_CARRIERS_CALL, "failed_over", is_certain=False)
+        await store.fail_call(record.id, 2, EndReason.FAILED, "provider_unavailable")
+        resumed = await store.resume_given_up(record.id, 2)
+        assert resumed is not None
+        assert resumed.live_call is not None
+        assert (resumed.live_call.number, resumed.given_up, resumed.status) == (1, (), Status.CALLING)
+        assert await store.resume_given_up(record.id, 1) is None
+        assert await store.read_code(record.id, 1, 1) == CODE
 
     @pytest.mark.parametrize("why", ["failed_over", "redialing"])
     @pytest.mark.parametrize("end", ["verified", "cancelled", "expired", "locked", "other call"])
@@ -770,7 +787,7 @@ class StoreCases:
         assert again is not None
         state = CallState.QUEUED if new_call.queue_seconds else CallState.DIALING
         assert (call_of(again).number, call_of(again).state) == (2, state)
-        assert (again.status, again.redials, again.given_up) == (Status.CALLING, 1, None)
+        assert (again.status, again.redials, again.given_up) == (Status.CALLING, 1, ())
         assert events_of(again)[3:] == ["redialing", state.value]
         assert await store.next_call(record.id, 1, new_call, "redialing") is None, (
             "the call before is not the last"
@@ -859,6 +876,26 @@ class StoreCases:
         assert (await renewing.check(CLIENT, PHONE, CODE)).outcome is Outcome.INCORRECT
         assert (await renewing.check(CLIENT, PHONE, "777777")).outcome is Outcome.CORRECT
 
+    async def test_no_message_replaces_the_code_that_a_live_call_reads(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, replace_code_on_resend=True)
+        called = await self.begin(store)
+        assert await store.read_whole_code(called.id, self.number(called)) == CODE
+        before = await store.find_by_id(called.id)
+        with pytest.raises(CallStillLive):
+            await self.text(store, code="888888", own=True)
+        assert await store.find_by_id(called.id) == before
+        for is_own, code in ((True, CODE), (False, "888888")):
+            assert (await self.text(store, code=code, own=is_own))[1] == CODE
+        await self.end_call(store, called)
+        assert (await self.text(store, code="888888", own=True))[1] == "888888"
+
+    async def test_a_running_code_can_be_kept_where_resends_have_a_new_one(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, replace_code_on_resend=True)
+        await self.text(store)
+        kept = NewCode("888888", is_backends_own=False, ttl_seconds=300, keeps_running=True)
+        _, code = await store.begin_message(CLIENT, PHONE, kept, NEW_MESSAGE)
+        assert code == CODE
+
     async def test_a_verification_that_ended_is_followed_by_a_new_one_also_by_message(
         self, store: OtpStore
     ) -> None:
@@ -897,7 +934,7 @@ class StoreCases:
         store = self.make_store(fake_time, retention_seconds=60)
         record, _ = await self.text(store, ttl=30)
         assert await store.find_by_message_id("plivo", "") is None
-        named = await store.name_message(record.id, "message-1")
+        named = await store.name_message(record.id, 1, "message-1")
         assert named is not None
         found = await store.find_by_message_id("plivo", "message-1")
         assert found == named
@@ -906,7 +943,7 @@ class StoreCases:
         )
         await self.text(store)
         assert await store.find_by_message_id("plivo", "message-1") is None
-        await store.name_message(record.id, "message-2")
+        await store.name_message(record.id, 2, "message-2")
         fake_time.advance(31)
         await store.expire()
         assert await store.find_by_message_id("plivo", "message-2") is not None, "reports may still come"
@@ -919,7 +956,7 @@ class StoreCases:
         record, _ = await self.text(store)
         seen = []
         for state in (MessageState.SENT, MessageState.SENT, MessageState.DELIVERED, MessageState.SENT):
-            moved = await store.record_report(record.id, MessageReport("message-1", state, state.value))
+            moved = await store.record_report(record.id, 1, MessageReport("message-1", state, state.value))
             assert moved is not None
             seen.append((moved.status.value, message_of(moved).state.value, message_of(moved).cause))
         assert seen == [
@@ -934,16 +971,24 @@ class StoreCases:
 
     async def test_a_report_of_an_earlier_message_or_of_none_is_not_kept(self, store: OtpStore) -> None:
         record, _ = await self.text(store)
-        await store.name_message(record.id, "message-1")
+        await store.name_message(record.id, 1, "message-1")
         await self.text(store)
-        named = await store.name_message(record.id, "message-2")
+        for late in (
+            MessageReport("message-1", MessageState.DELIVERED),
+            MessageReport("", MessageState.DELIVERED),
+        ):
+            assert await store.record_report(record.id, 1, late) is None
+            assert await store.name_message(record.id, 1, "message-1") is None
+        named = await store.name_message(record.id, 2, "message-2")
+        assert named is not None
+        assert message_of(named).state is MessageState.QUEUED
         late = MessageReport("message-1", MessageState.DELIVERED)
-        assert await store.record_report(record.id, late) is None
+        assert await store.record_report(record.id, 2, late) is None
         assert await store.find_by_id(record.id) == named
         called = await self.begin(store, OTHER_PHONE)
         for verification_id in (called.id, "vrf_" + "0" * 32):
-            assert await store.record_report(verification_id, late) is None
-            assert await store.name_message(verification_id, "message-1") is None
+            assert await store.record_report(verification_id, 1, late) is None
+            assert await store.name_message(verification_id, 1, "message-1") is None
 
     @pytest.mark.parametrize("end", ["verified", "cancelled", "expired"])
     async def test_a_report_brings_no_code_back_to_life(
@@ -956,7 +1001,7 @@ class StoreCases:
             await store.cancel(CLIENT, PHONE)
         else:
             fake_time.advance(30)
-        moved = await store.record_report(record.id, MessageReport("", MessageState.DELIVERED))
+        moved = await store.record_report(record.id, 1, MessageReport("", MessageState.DELIVERED))
         assert moved is not None
         assert (moved.status.value, moved.sealed_code) == (end, b"")
         assert message_of(moved).state is MessageState.DELIVERED

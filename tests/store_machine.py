@@ -18,7 +18,7 @@ from otp_store import CallStillLive, Checked, NewCode, OtherCall, OtpStore, Outc
 from sms_provider import MESSAGE_ENDS, MessageReport, MessageState
 from tests.conftest import FakeTime
 from tests.store_cases import NEW_CALL, NEW_MESSAGE, OTHER_CARRIERS_CALL, QUEUED_CALL, call_of
-from verification import FINAL, NEWS_GRACE_SECONDS, Call, GivenUp, Message, NewCall, Status, Verification
+from verification import FINAL, NEWS_GRACE_SECONDS, Call, Message, NewCall, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 T = TypeVar("T")
@@ -139,12 +139,19 @@ class StoreMachine(RuleBasedStateMachine):
     def text(self, client: str, phone: str, ttl: int, is_own: bool) -> None:
         self.codes_drawn += 1
         code = f"CODE{self.codes_drawn:04d}"
+        one = self.issued.get(self.newest.get((client, phone), ""))
+        is_read_out = one is not None and one.ended_at is None and one.seen.live_call is not None
+        must_be_refused = is_own and is_read_out
         try:
             texted = self.store.begin_message(client, phone, NewCode(code, is_own, ttl), NEW_MESSAGE)
             record, told = self.run(texted)
         except NumberLocked:
             assert self.is_waiting(phone)
             return
+        except CallStillLive:
+            assert must_be_refused, "refused although no call reads another code"
+            return
+        assert not must_be_refused, "a call reads a code that is dead"
         assert not self.is_waiting(phone), "texted while wrong codes are waited out"
         self.on_sent(record, code, is_own, ttl)
         assert told == self.issued[record.id].code, "a dead code was texted"
@@ -266,13 +273,14 @@ class StoreMachine(RuleBasedStateMachine):
             return
         verification_id, one = picked
         asked = self.call_number(one, call_number)
-        is_placing = self.newest_live_call_is(one, asked, CallState.DIALING) and call_of(one.seen).call_id == ""
+        is_dialing = self.newest_live_call_is(one, asked, CallState.DIALING) and call_of(one.seen).call_id == ""
+        is_placing = is_dialing or self.newest_live_call_is(one, asked, CallState.QUEUED)
         step = self.store.next_call(verification_id, asked, new_call, "failed_over", is_certain=is_certain)
         moved = self.run(step)
         assert (moved is not None) == is_placing
         if moved is not None:
-            expected = one.seen.given_up if is_certain else GivenUp(asked, call_of(one.seen).provider)
-            assert moved.given_up == expected
+            before = [call.number for call in one.seen.given_up]
+            assert [call.number for call in moved.given_up] == (before if is_certain else [*before, asked])
 
     @rule(number=picks, call_number=calls_ago, new_call=new_calls)
     def redial(self, number: int, call_number: int, new_call: NewCall) -> None:
@@ -360,15 +368,21 @@ class StoreMachine(RuleBasedStateMachine):
             call_number = self.call_number(picked[1], 0)
             self.run(self.store.record_reading_end(picked[0], call_number, reading, wrong_key=wrong_key))
 
-    @rule(number=picks, state=st.sampled_from([*MessageState, None]), message=st.sampled_from(MESSAGE_IDS))
-    def report_of_a_message(self, number: int, state: MessageState | None, message: str) -> None:
+    @rule(
+        number=picks,
+        state=st.sampled_from([*MessageState, None]),
+        message=st.sampled_from(MESSAGE_IDS),
+        is_newest=st.booleans(),
+    )
+    def report_of_a_message(self, number: int, state: MessageState | None, message: str, is_newest: bool) -> None:
         picked = self.pick(number)
         if picked is None:
             return
         verification_id, one = picked
         known = one.seen.message
-        is_about_it = known is not None and (not message or known.message_id in ("", message))
-        moved = self.run(self.store.record_report(verification_id, MessageReport(message, state)))
+        is_about_it = known is not None and is_newest and (not message or known.message_id in ("", message))
+        asked = (known.number if known is not None else 1) - (not is_newest)
+        moved = self.run(self.store.record_report(verification_id, asked, MessageReport(message, state)))
         assert (moved is not None) == is_about_it
 
     @rule(number=picks, message=st.sampled_from(MESSAGE_IDS[1:]))
@@ -377,8 +391,10 @@ class StoreMachine(RuleBasedStateMachine):
         if picked is None:
             return
         message_id = f"{message}-of-{picked[0]}"
-        named = self.run(self.store.name_message(picked[0], message_id))
-        assert (named is not None) == (picked[1].seen.message is not None)
+        known = picked[1].seen.message
+        asked = known.number if known is not None else 1
+        named = self.run(self.store.name_message(picked[0], asked, message_id))
+        assert (named is not None) == (known is not None)
         found = self.run(self.store.find_by_message_id(NEW_MESSAGE.provider, message_id))
         assert found == named
 

@@ -74,7 +74,7 @@ class World:
 
     def queue(self, name: object, within_seconds: float = 1e6) -> asyncio.Task[None]:
         async def wait() -> None:
-            has_turn = await self.line.wait_for_turn(within_seconds)
+            has_turn = isinstance(await self.line.wait_for_turn(within_seconds), Reservation)
             (self.turns if has_turn else self.sent_away).append((self.time.seconds, name))
 
         task = asyncio.create_task(wait())

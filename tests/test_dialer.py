@@ -397,7 +397,7 @@ async def test_an_expired_code_is_not_called_out(carriers: FunctionCarriers, fak
         await post_event(service, carriers.vobiz, "/hangup", Event="Hangup", HangupCause="USER_BUSY")
         await fake_time.pass_by(20)
         await fill(service, 20)
-        assert (await service.send(PHONE)).status_code == 202
+        assert (await service.send(PHONE)).status_code == 503
         await fake_time.pass_by(60)
         status = await service.status(PHONE)
         assert (status["status"], status["call"]["state"]) == ("expired", "completed")
@@ -417,7 +417,7 @@ async def test_calls_that_wait_for_a_carrier_that_goes_down_are_placed_by_anothe
         status = await service.status(PHONE)
         assert (status["provider"], status["call"]["call_uuid"]) == ("plivo", call_id(2))
         assert carriers.placed == ["vobiz", "plivo", "plivo"], "who is down is not asked"
-        assert events_of(status) == ["created", "queued", "dialing", "failed_over", "dialing"]
+        assert events_of(status) == ["created", "queued", "failed_over", "dialing"]
 
 
 async def test_calls_that_wait_for_the_only_carrier_wait_on_while_it_is_down(
@@ -505,6 +505,19 @@ async def test_a_refused_turn_costs_nothing(carriers: FunctionCarriers, fake_tim
         refused = await service.send(PHONE)
         assert (refused.status_code, spent(service), carriers.vobiz.requests) == (503, 0, FAILURES_TO_OPEN)
         assert "r=95" in (await service.send(PHONE)).headers.get("ratelimit", "r=95")
+
+
+async def test_a_country_that_may_not_be_called_closes_no_carrier_for_the_others(
+    carriers: FunctionCarriers, fake_time: FakeTime
+) -> None:
+    refused = {"api_id": "1", "error": "no geo permission"}
+    carriers.plivo.trouble = httpx.Response(403, json=refused)
+    async with run_carriers(carriers, "plivo", fake_time.clock) as service:
+        for number in range(300, 300 + FAILURES_TO_OPEN):
+            answer = await service.send(f"+1415555{number:04}")
+            assert answer.json()["code"] == "call_rejected"
+        carriers.plivo.trouble = None
+        assert (await service.send(PHONE)).status_code == 200
 
 
 # Carriers that are told the code up front

@@ -308,9 +308,9 @@ def sms_of(policy: SignaturePolicy = SignaturePolicy.REQUIRED, token: str = TOKE
 
 def test_the_known_v2_signatures_are_right() -> None:
     known = report_of("F/gvzghDXnxv4Vly/1/bv/6yGauGZkVbcc+csM19clE=")
-    assert sms_of().check_report(known)
+    sms_of().check_report(known)
     of_the_sdks_tests = report_of("ehV3IKhLysWBxC1sy8INm0qGoQYdYsHwuoKjsX7FsXc=", "12345", "https://answer.url")
-    assert sms_of(token="my_auth_token").check_report(of_the_sdks_tests)
+    sms_of(token="my_auth_token").check_report(of_the_sdks_tests)
 
 
 @given(path=_path, is_right=st.booleans(), nonce=st.from_regex("[A-Za-z0-9-]{1,64}", fullmatch=True))
@@ -321,7 +321,8 @@ def test_a_generated_report_is_accepted_exactly_when_the_sdk_accepts_it(
     signature = sign(url + nonce, TOKEN if is_right else "another-token-0123456789")
     assert validate_signature(url, nonce, signature, TOKEN) == is_right
     try:
-        ours = sms_of().check_report(report_of(signature, nonce, url))
+        sms_of().check_report(report_of(signature, nonce, url))
+        ours = True
     except WebhookRejected:
         ours = False
     assert ours == is_right
@@ -329,7 +330,7 @@ def test_a_generated_report_is_accepted_exactly_when_the_sdk_accepts_it(
 
 def test_a_list_of_v2_signatures_is_understood_as_one_of_v3_is() -> None:
     both = f"{sign(ANSWER + NONCE, 'another-token-0123456789')},{sign(ANSWER + NONCE)}"
-    assert sms_of().check_report(report_of(both))
+    sms_of().check_report(report_of(both))
 
 
 def test_a_report_that_is_not_rightly_signed_is_refused(caplog: pytest.LogCaptureFixture) -> None:
@@ -344,5 +345,5 @@ def test_a_report_that_is_not_rightly_signed_is_refused(caplog: pytest.LogCaptur
         sms_of().check_report(RawWebhook((ANSWER,), {}, b""))
     lenient = sms_of(SignaturePolicy.WHEN_PRESENT)
     for _ in range(2):
-        assert lenient.check_report(RawWebhook((ANSWER,), {}, b"")) is False
+        lenient.check_report(RawWebhook((ANSWER,), {}, b""))
     assert caplog.text.count("WEBHOOK_SIGNATURES=required") == 1

@@ -142,8 +142,8 @@ async def test_a_message_can_be_sent_in_the_place_of_a_redial(fake_time: FakeTim
         assert (await texting.service.status(PHONE))["status"] == "delivered"
         await let_pass(texting, fake_time)
         assert len(texting.carriers.texts) == 1
-        assert (text.code == CODE) == (resend_code == "same")
-        assert (await texting.service.verify(PHONE, text.code)).json()["valid"]
+        assert text.code == CODE, "nobody asked for another one, and this one may be the backend's own"
+        assert (await texting.service.verify(PHONE, CODE)).json()["valid"]
 
 
 async def test_a_number_that_takes_no_messages_is_left_alone(

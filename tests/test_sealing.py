@@ -1,12 +1,13 @@
 """Codes are uniform, sealed and bound to their verification; tokens cannot be guessed, cut or altered."""
 
+import re
 import secrets
 from collections import Counter
 
 import pytest
 
 from sealing import Sealer, Unsealable
-from verification import CallRef, draw_code, draw_verification_id
+from verification import CallRef, MessageRef, draw_code, draw_verification_id
 
 ID = "vrf_" + "a" * 32
 OLD, NEW = "the old secret", "the new secret"
@@ -75,3 +76,29 @@ def test_altered_tokens_are_refused() -> None:
     altered = [token[:i] + ("0" if token[i] != "0" else "1") + token[i + 1 :] for i in range(len(token))]
     for text in (*altered, token[:-1], token + "0", token.upper(), token + "\n", "", "٠" * 68):
         assert sealer.read_token(text) is None, text
+
+
+def test_a_message_token_stands_for_its_message_only_and_fits_into_a_carriers_reference() -> None:
+    sealer = Sealer([NEW])
+    refs = [
+        MessageRef(id_, number) for id_ in (ID, "vrf_" + "0" * 32, "vrf_" + "f" * 32) for number in (1, 2, 65_535)
+    ]
+    tokens = [sealer.sign_message_token(ref) for ref in refs]
+    assert len(set(tokens)) == len(refs)
+    assert [sealer.read_message_token(token) for token in tokens] == refs
+    assert all(re.fullmatch("[A-Za-z0-9]{1,32}", token) for token in tokens)
+
+
+def test_altered_message_tokens_are_refused() -> None:
+    sealer = Sealer([NEW])
+    token = sealer.sign_message_token(MessageRef(ID, 2))
+    altered = [token[:i] + ("0" if token[i] != "0" else "1") + token[i + 1 :] for i in range(len(token))]
+    others = (token[:-1], token + "0", token + "\n", "", "z" * 31, "٠" * 31, sealer.sign_token(CallRef(ID, 2)))
+    for text in (*altered, *others):
+        assert sealer.read_message_token(text) is None, text
+
+
+def test_a_message_token_outlives_the_replacement_of_its_secret() -> None:
+    token = Sealer([OLD]).sign_message_token(MessageRef(ID, 3))
+    assert Sealer([NEW, OLD]).read_message_token(token) == MessageRef(ID, 3)
+    assert Sealer([NEW]).read_message_token(token) is None

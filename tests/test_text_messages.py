@@ -197,18 +197,27 @@ async def test_a_message_that_has_ended_moves_no_more(carrier: str, end: str) ->
             assert await texting.service.status(PHONE) == before
 
 
-@pytest.mark.parametrize(("carrier", "status"), [("plivo", 200), ("voipbin", 404)])
+@pytest.mark.parametrize(("carrier", "status"), [("plivo", 200), ("cm", 200), ("voipbin", 404)])
 async def test_a_report_of_an_earlier_message_says_nothing_of_the_newest(carrier: str, status: int) -> None:
     async with run_texters(carrier) as texting:
         first = await texting.text(PHONE)
         second = await texting.text(PHONE)
         before = await texting.service.status(PHONE)
-        assert before["message"]["message_uuid"] == second.message_id
+        assert before["message"]["message_uuid"] == (second.message_id or None)
         for late in ("sent", "undelivered", "delivered"):
             assert await texting.report(report_of(first, late)) == status
             assert await texting.service.status(PHONE) == before
         await texting.report(report_of(second, "delivered"))
         assert (await texting.service.status(PHONE))["status"] == "delivered"
+
+
+async def test_a_report_of_an_earlier_message_of_another_carrier_says_nothing_of_the_newest() -> None:
+    async with run_texters("plivo,cm") as texting:
+        for carriers in (("plivo", "cm"), ("cm", "plivo")):
+            first, _ = [await texting.text(PHONE, provider=carrier) for carrier in carriers]
+            before = await texting.service.status(PHONE)
+            assert await texting.report(report_of(first, "undelivered")) == 200
+            assert await texting.service.status(PHONE) == before
 
 
 @pytest.mark.parametrize("carrier", ["plivo", "cm"])
@@ -289,8 +298,8 @@ def bad_reports(texts: dict[str, SentText], voice_call_token: str) -> dict[str, 
             without_headers(plivo_report("/message/plivo", plivo.message_id, "delivered"), *PLIVO_SIGNATURE),
             403,
         ),
-        "Plivo's, on its account, of a strange message": (
-            plivo_report("/message/plivo", STRANGE_ID, "delivered"),
+        "Plivo's, on its account, signed, which covers no field": (
+            plivo_report("/message/plivo", plivo.message_id, "delivered"),
             404,
         ),
         "CM.com's, without reference": (cm_report("", "2"), 404),
@@ -346,11 +355,14 @@ async def test_a_report_with_a_token_needs_no_signature_where_the_operator_says_
         assert (await texting.service.status(PHONE))["status"] == "delivered"
 
 
-async def test_a_signed_report_to_the_account_of_plivo_is_about_the_message_that_it_names() -> None:
+async def test_one_captured_signature_of_plivo_moves_no_other_message() -> None:
     async with run_texters("plivo") as texting:
-        text = await texting.text(PHONE)
-        assert await texting.report(plivo_report("/message/plivo", text.message_id, "delivered")) == 200
-        assert (await texting.service.status(PHONE))["status"] == "delivered"
+        captured = report_of(await texting.text(PHONE), "delivered")
+        other = await texting.text("+14155550143")
+        named = plivo_report(captured.path, other.message_id, "delivered").body
+        for path in (captured.path, "/message/plivo"):
+            await texting.report(Report(path, named, captured.headers))
+            assert (await texting.service.status("+14155550143"))["message"]["state"] == "queued"
 
 
 async def test_reports_to_a_carrier_that_sends_no_messages_are_refused() -> None:
@@ -529,6 +541,18 @@ async def test_a_message_can_be_sent_while_the_phone_rings() -> None:
     assert text.code == "CANARY616"
     assert (status["status"], status["channel"]) == ("delivered", "sms")
     assert status["call"]["end_reason"] == "busy"
+
+
+@pytest.mark.parametrize("resend_code", ["same", "new"])
+async def test_no_message_brings_another_code_than_the_one_that_a_live_call_reads(resend_code: str) -> None:
+    async with run_texters("plivo", resend_code=resend_code) as texting:
+        await texting.service.send(PHONE, code="CANARY616")
+        refused = await texting.service.send(PHONE, channel="sms", code="CANARY626")
+        assert (refused.status_code, refused.json()["code"]) == (409, "call_in_progress")
+        assert texting.carriers.texts == []
+        assert (await texting.text(PHONE)).code == "CANARY616"
+        await texting.end_call("3010")
+        assert (await texting.text(PHONE, code="CANARY626")).code == "CANARY626"
 
 
 async def test_a_message_with_a_new_code_kills_the_old_one() -> None:

@@ -123,7 +123,7 @@ CPS = {"error": {"code": "RATE_LIMIT_EXCEEDED", "details": {"limitType": "cps", 
         pytest.param(answering(400, {"error": "bad"}), CallRejected, "malformed", id="400, second envelope"),
         pytest.param(answering(401, {}), AccountRefused, "VOBIZ_AUTH_TOKEN", id="401"),
         pytest.param(answering(402, ENVELOPE), AccountRefused, "INSUFFICIENT_BALANCE", id="402, first envelope"),
-        pytest.param(answering(403), AccountRefused, "not active", id="403, no body"),
+        pytest.param(answering(403), CallRejected, "does not allow", id="403, no body"),
         pytest.param(
             answering(404, {"message": "Not Found"}), CallRejected, "VOBIZ_AUTH_ID", id="404, third envelope"
         ),

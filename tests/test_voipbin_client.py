@@ -284,6 +284,8 @@ def test_a_setting_can_bring_neither_ssml_nor_variables_into_a_call(app_name: st
 
 # How answers are understood
 
+FROZEN = {"error": {"status": "PERMISSION_DENIED", "reason": "ACCOUNT_FROZEN"}}
+FOREIGN = {"error": {"status": "PERMISSION_DENIED", "reason": "DIRECT_ACCESS_NOT_SUPPORTED"}}
 NO_ID = {"calls": [{"id": "00000000-0000-0000-0000-000000000000"}]}
 
 
@@ -298,12 +300,14 @@ NO_ID = {"calls": [{"id": "00000000-0000-0000-0000-000000000000"}]}
             answering(403, payload("error_403_identity")), AccountRefused, "verified", id="403, identity"
         ),
         pytest.param(answering(403, payload("error_403_permission")), AccountRefused, "admin", id="403, no admin"),
+        pytest.param(answering(403, FROZEN), AccountRefused, "frozen", id="403, frozen"),
+        pytest.param(answering(403, FOREIGN), CallRejected, "does not allow", id="403, of this request"),
         pytest.param(answering(404), CallRejected, "VOIPBIN_API_URL", id="404"),
         pytest.param(answering(408), CallOutcomeUnknown, "408", id="408"),
         pytest.param(answering(418, {"error": "x"}), CallRejected, "418", id="another 4xx"),
         pytest.param(answering(429, payload("error_429")), ProviderThrottled, "no more", id="429"),
         pytest.param(
-            answering(500, payload("error_500")), ProviderUnavailable, "destination_whitelist", id="500 INTERNAL"
+            answering(500, payload("error_500")), CallRejected, "destination_whitelist", id="500 INTERNAL"
         ),
         pytest.param(answering(503, payload("error_503")), ProviderUnavailable, "in trouble", id="503"),
         pytest.param(
@@ -343,11 +347,11 @@ async def test_each_failure_says_what_may_be_done_next(
         assert secret not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["error_500", "error_503"])
-async def test_an_error_that_comes_late_may_hide_a_call_that_rings(name: str) -> None:
+@pytest.mark.parametrize(("name", "early"), [("error_500", CallRejected), ("error_503", ProviderUnavailable)])
+async def test_an_error_that_comes_late_may_hide_a_call_that_rings(name: str, early: type[ProviderError]) -> None:
     """The API's gateway waits 3 seconds for the service that dials, and says the same when it gives up."""
     status = int(name.removeprefix("error_"))
-    with pytest.raises(ProviderUnavailable):
+    with pytest.raises(early):
         await client_of(answering(status, payload(name)), seconds=2.9).place_call(ORDER)
     with pytest.raises(CallOutcomeUnknown, match="may have been carried out"):
         await client_of(answering(status, payload(name)), seconds=3.0).place_call(ORDER)

@@ -72,7 +72,7 @@ async def test_a_message_is_sent_once() -> None:
         pytest.param(answering(402, payload("error_402")), AccountRefused, "balance", id="402"),
         pytest.param(answering(403, payload("error_403_identity")), AccountRefused, "identity", id="403"),
         pytest.param(answering(429, payload("error_429")), ProviderThrottled, "no more", id="429"),
-        pytest.param(answering(500, payload("error_500")), ProviderUnavailable, "sent no message", id="500"),
+        pytest.param(answering(500, payload("error_500")), CallRejected, "sent no message", id="500"),
         pytest.param(answering(500, b"oops"), CallOutcomeUnknown, "500", id="500 of something else"),
         pytest.param(answering(200, {}), CallOutcomeUnknown, "named no id", id="no id"),
         pytest.param(answering(200, [payload("create_message")]), CallOutcomeUnknown, "named no id", id="a list"),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.conftest import RunningService, keep_secret, run_service
-from verification import CallRef
+from verification import CallRef, MessageRef
 
 PHONE = "+14155550142"
 REFUSALS = (400, 401, 403, 404, 405, 413)
@@ -153,7 +153,7 @@ async def test_d1_no_forged_report_moves_a_text_message(carrier: str) -> None:
         sent = await service.send(PHONE, channel="sms", code="CANARY77")
         assert sent.status_code == 200
         record = await service.app.state.service._store.find_by_id(sent.json()["verification_id"])
-        token = keep_secret(service.app.state.service._texts._links.message_token(record.id))
+        token = keep_secret(service.app.state.service._texts._links.message_token(MessageRef(record.id, 1)))
         message_id = sent.json().get("message_uuid") or "0" * 32
         live = Live(service, message_id, token, record.id)
         await live.settle("message", "sent" if carrier == "plivo" else "queued")
