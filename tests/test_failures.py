@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from time import time
 from typing import NamedTuple
 
 import pytest
 
+from clock import Clock, boot_seconds
 from simulator.call import Ending
 from simulator.callees import SCRIPTED_CALLEES
-from tests.conftest import FakeTime, RunningService, run_service
+from tests.conftest import RunningService, run_service
 from tests.faulty_api import (
     NEVER_SENT,
     RETRY_AFTER_SECONDS,
@@ -53,6 +55,19 @@ class Cell(NamedTuple):
     with_next: Seen
 
 
+class LeapingTime:
+    """A clock that runs, as sockets do, and can be set forward."""
+
+    def __init__(self) -> None:
+        self._ahead_seconds = 0.0
+        self.clock = Clock(
+            now=lambda: boot_seconds() + self._ahead_seconds, wall=lambda: time() + self._ahead_seconds
+        )
+
+    def leap(self, seconds: float) -> None:
+        self._ahead_seconds += seconds
+
+
 def next_of(name: str) -> str:
     """Each carrier comes after another one once."""
     return NAMES[(NAMES.index(name) + 1) % len(NAMES)]
@@ -60,16 +75,16 @@ def next_of(name: str) -> str:
 
 async def fail_in_every_shape(case: VoiceCase, others: list[str], certificates: Path) -> dict[Shape, Seen]:
     """One send per shape, each to a number of its own, at times when no breaker remembers the one before."""
-    time, names = FakeTime(), [case.name, *others]
+    clock, names = LeapingTime(), [case.name, *others]
     settings = {"simulate": True, "providers": ",".join(names), "provider_deadline_seconds": DEADLINE_SECONDS}
     found = {}
     async with run_faulty_api(case, certificates) as api:
         http = api.open_http(DEADLINE_SECONDS)
-        async with run_service(time.clock, http, simulator_speed=1.0, **settings) as service:
+        async with run_service(clock.clock, http, simulator_speed=1.0, **settings) as service:
             for carrier in service.app.state.carriers.values():
                 carrier.stand_in = SCRIPTED_CALLEES["+14155550101"]
             for phone, shape in zip(PHONES, Shape, strict=True):
-                time.advance(BREAKER_FORGETS_SECONDS)
+                clock.leap(BREAKER_FORGETS_SECONDS)
                 api.shape = shape
                 found[shape] = await fail_once(service, api, phone, others)
             # Only now, as a second call might have come late.

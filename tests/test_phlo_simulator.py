@@ -156,7 +156,7 @@ async def serve(*routes: BaseRoute) -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.is_to_stop.set()
         await serving
 
 
