@@ -42,11 +42,10 @@ class Candidate(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Who is to place a call: now, with a turn, or after about so many seconds in the queue."""
+    """Who is to place a call: now, with a turn, or, without one, when it comes."""
 
     candidate: Candidate
     turn: Reservation | None
-    wait_seconds: float
 
 
 class CallRouter:
@@ -114,7 +113,7 @@ class CallRouter:
         for candidate in candidates:
             turn = await candidate.line.take_turn()
             if turn is not None:
-                return Choice(candidate, turn, 0)
+                return Choice(candidate, turn)
         admitting = [one for one in candidates if not one.line.breaker.seconds_closed_off]
         if not admitting:
             wait = min(one.line.breaker.seconds_closed_off for one in candidates)
@@ -124,7 +123,7 @@ class CallRouter:
         if wait > longest_wait_seconds:
             retry_after_seconds = math.ceil(min(wait, longest_wait_seconds) / 2)
             raise ProviderThrottled("more calls wait than can be placed in time", retry_after_seconds)
-        return Choice(shortest, None, wait)
+        return Choice(shortest, None)
 
     async def by_wait(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Shortest queue first."""
