@@ -1,10 +1,16 @@
 """What an operator is told at the start: carriers, addresses, and what is not protected."""
 
+from collections.abc import Iterable
+
 import setting_values
 from abuse_guard import MONEY
 from protection import guard_policy
-from settings import Settings, is_tunnel
+from settings import MachineDetection, Settings, is_tunnel
 from voice_provider import SignaturePolicy
+
+# tests/test_carrier_registry.py holds both to the clients.
+WITHOUT_MACHINE_DETECTION = frozenset({"phlo", "cm"})
+WITHOUT_SIGNATURES = frozenset({"phlo", "cm"})
 
 
 def banner(settings: Settings) -> str:
@@ -39,6 +45,8 @@ def _risks(settings: Settings) -> list[str]:
         risks.append(f"no API_KEYS are set: anyone who reaches this port can place {what}")
     if not settings.uses_simulator and _lets_unsigned_in(settings):
         risks.append("callbacks without signature are let in by their call token (WEBHOOK_SIGNATURES)")
+    if not settings.uses_simulator:
+        risks += _what_carriers_lack(settings)
     if not settings.uses_simulator and settings.allowed_regions == setting_values.EVERYWHERE:
         risks.append("every region may be called (ALLOWED_REGIONS)")
     if not settings.uses_simulator and not settings.operator_keys.get_secret_value():
@@ -48,6 +56,24 @@ def _risks(settings: Settings) -> list[str]:
     if is_tunnel(settings.public_url):
         risks.append("calls pass through a tunnel, whose operator can read the codes; use it for development only")
     return risks
+
+
+def _what_carriers_lack(settings: Settings) -> list[str]:
+    """What was asked for and some of the carriers cannot do, while others may."""
+    risks = []
+    unsigned = _those_in(WITHOUT_SIGNATURES, (*settings.provider_names, *settings.sms_provider_names))
+    if unsigned and settings.webhook_signatures is SignaturePolicy.REQUIRED:
+        risks.append(
+            f"callbacks of {unsigned} are let in by their token, as they sign nothing (WEBHOOK_SIGNATURES)"
+        )
+    undetecting = _those_in(WITHOUT_MACHINE_DETECTION, settings.provider_names)
+    if undetecting and settings.machine_detection is MachineDetection.HANGUP:
+        risks.append(f"machines hear the code in calls of {undetecting}, which knows none (MACHINE_DETECTION)")
+    return risks
+
+
+def _those_in(group: frozenset[str], names: Iterable[str]) -> str:
+    return ", ".join(name for name in dict.fromkeys(names) if name in group)
 
 
 def _has_ceiling(settings: Settings) -> bool:

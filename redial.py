@@ -8,7 +8,7 @@ from timer_wheel import TimerWheel
 from verification import CallRef, Verification
 
 MAX_AT_ONCE = 100
-_LEAST_SECONDS_TO_USE_A_CODE = 30
+LEAST_SECONDS_TO_USE_A_CODE = 30
 
 
 class RedialPolicy(NamedTuple):
@@ -31,7 +31,7 @@ class Redials:
     def plan(self, record: Verification) -> None:
         """A call is over: note it if it is to be placed once more while its code can still be used."""
         due_at = self._clock.now() + self.policy.after_seconds
-        if self.is_wanted(record) and due_at + _LEAST_SECONDS_TO_USE_A_CODE <= record.expires_at:
+        if self.is_wanted(record) and due_at + LEAST_SECONDS_TO_USE_A_CODE <= record.expires_at:
             assert record.call is not None  # noqa: S101 - it is wanted for its call
             self._due.add(due_at, CallRef(record.id, record.call.number))
 

@@ -99,9 +99,15 @@ def _line(settings: Settings, clock: Clock, name: str, store: OtpStore, protecti
 
 
 def _check_default_language(settings: Settings, writer: ScriptWriter, clients: Sequence[VoiceProvider]) -> None:
-    """Raises: BadSettings."""
-    for client in clients:
-        languages = client.capabilities.languages
-        if writer.choose_language(settings.default_language, client.from_number, languages) is None:
-            spoken = ", ".join(languages)
-            raise BadSettings([f"DEFAULT_LANGUAGE cannot be spoken by {client.name}: use one of {spoken}"])
+    """One carrier that speaks it is enough: the router passes the others over. Raises: BadSettings."""
+    spoken = {
+        client.name: writer.choose_language(
+            settings.default_language, client.from_number, client.capabilities.languages
+        )
+        for client in clients
+    }
+    if not any(spoken.values()):
+        languages = dict.fromkeys(tag for client in clients for tag in client.capabilities.languages)
+        raise BadSettings(
+            [f"DEFAULT_LANGUAGE cannot be spoken by {', '.join(spoken)}: use one of {', '.join(languages)}"]
+        )

@@ -13,6 +13,8 @@ import setting_values
 from abuse_guard import Monitor
 from carrier_settings import CarrierSettings
 from phone_numbers import InvalidPhone, to_e164
+from redial import LEAST_SECONDS_TO_USE_A_CODE
+from voice_provider import SignaturePolicy
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 TUNNEL_DOMAINS = ("ngrok.io", "ngrok.app", "ngrok.dev", "ngrok-free.app", "ngrok-free.dev", "trycloudflare.com",
@@ -294,6 +296,7 @@ def _problem(details: Any) -> str:
 def _contradictions(settings: Settings) -> list[str]:
     """Values that are right one by one, but not together."""
     problems = _carrier_problems(settings)
+    problems += _redial_problems(settings)
     problems += _url_problems(settings)
     problems += _exposures(settings)
     if settings.environment is Environment.PRODUCTION and settings.uses_simulator and not settings.providers:
@@ -321,16 +324,50 @@ def _carrier_problems(settings: Settings) -> list[str]:
     elif "simulator" in names and (len(names) > 1 or settings.simulate):
         problems.append("PROVIDERS names the simulator beside a carrier: SIMULATE=true plays all that it names")
     texters = settings.carriers_with_text_messages
-    if not set(settings.sms_provider_names) <= set(texters):
-        problems.append(f"SMS_PROVIDERS must be some of {', '.join(texters)}")
+    given = settings.sms_provider_names
+    if not set(given) <= set(texters) or len(set(given)) < len(given):
+        problems.append(f"SMS_PROVIDERS must be some of {', '.join(texters)}, each of them once")
     routed = {name for route in setting_values.routes(settings.provider_routes).values() for name in route}
     if routed - set(names):
         problems.append(f"PROVIDER_ROUTES names a carrier that PROVIDERS does not: known are {', '.join(names)}")
-    if "sms" in (settings.redial_through if settings.redial_on else "") and not settings.sms_providers:
-        problems.append("REDIAL_THROUGH is sms, but SMS_PROVIDERS names no carrier for it")
     if not settings.simulate:
+        problems += _unsigned_voipbin(settings)
         for name in dict.fromkeys((*names, *(one for one in settings.sms_provider_names if one in texters))):
             problems += _missing_settings(settings, name)
+    return problems
+
+
+def _unsigned_voipbin(settings: Settings) -> list[str]:
+    """VoIPBin without the secret that its callbacks are signed with, where unsigned ones are refused."""
+    if settings.voipbin_webhook_secret.get_secret_value():
+        return []
+    if "voipbin" in settings.sms_provider_names:
+        return ["VOIPBIN_WEBHOOK_SECRET is not set: without it all reports on voipbin's text messages are refused"]
+    if "voipbin" in settings.provider_names and settings.webhook_signatures is SignaturePolicy.REQUIRED:
+        return [
+            "VOIPBIN_WEBHOOK_SECRET is not set: WEBHOOK_SIGNATURES=required refuses all of voipbin's callbacks"
+        ]
+    return []
+
+
+def _redial_problems(settings: Settings) -> list[str]:
+    """Redials that would never happen."""
+    if not settings.redial_on:
+        return []
+    problems = []
+    if settings.redial_through is RedialThrough.SMS and not settings.sms_providers:
+        problems.append("REDIAL_THROUGH is sms, but SMS_PROVIDERS names no carrier for it")
+    after_seconds = settings.redial_after_seconds
+    if after_seconds < settings.resend_after_seconds:
+        problems.append(
+            f"REDIAL_AFTER_SECONDS is {after_seconds}, but RESEND_AFTER_SECONDS refuses calls "
+            f"for {settings.resend_after_seconds}: wait at least as long"
+        )
+    elif after_seconds + LEAST_SECONDS_TO_USE_A_CODE > settings.code_ttl_seconds:
+        problems.append(
+            f"REDIAL_AFTER_SECONDS is {after_seconds}, which leaves less than {LEAST_SECONDS_TO_USE_A_CODE} "
+            f"seconds of CODE_TTL_SECONDS={settings.code_ttl_seconds} to use the code"
+        )
     return problems
 
 

@@ -17,6 +17,7 @@ PLIVO = {"plivo_auth_id": "MAXXXXXXXXXXXXXXXXXX", "plivo_auth_token": PLIVO_TOKE
 PHLO = {**PLIVO, "plivo_phlo_id": "5a9fd4a0-3d4c-11ef-bef9-0242ac110005"}
 CM = {"cm_product_token": CM_TOKEN}
 VOIPBIN = {"voipbin_access_key": VOIPBIN_KEY}
+VOIPBIN_SECRET = {"voipbin_webhook_secret": keep_secret("voipbin-webhook-secret-CANARY-0123456789")}
 COMMON = {**GUARDED, "from_number": "+12025550100", "public_url": URL}
 ALL = {**COMMON, **VOBIZ, **PLIVO, **CM, **VOIPBIN}
 NEEDS = {
@@ -211,27 +212,56 @@ def test_messages_have_carriers_of_their_own() -> None:
     assert settings_of(**VOBIZ).sms_provider_names == ()
 
 
-@pytest.mark.parametrize("names", ["vobiz", "phlo", "plivo,pigeon", "Plivo", ",", "simulator"])
-def test_a_carrier_that_sends_no_messages_is_one_line(names: str) -> None:
+@pytest.mark.parametrize("names", ["vobiz", "phlo", "plivo,pigeon", "Plivo", ",", "simulator", "cm,plivo,cm"])
+def test_a_carrier_that_sends_no_messages_or_is_named_twice_is_one_line(names: str) -> None:
     (problem,) = problems_of(**{**ALL, "sms_providers": names})
-    assert problem == "SMS_PROVIDERS must be some of plivo, cm, voipbin"
+    assert problem == "SMS_PROVIDERS must be some of plivo, cm, voipbin, each of them once"
 
 
 @pytest.mark.parametrize("name", ["plivo", "cm", "voipbin"])
 def test_a_carrier_of_messages_names_what_it_needs(name: str) -> None:
-    problems = problems_of(**COMMON, **VOBIZ, providers="vobiz", sms_providers=name)
+    problems = problems_of(**COMMON, **VOBIZ, **VOIPBIN_SECRET, providers="vobiz", sms_providers=name)
     assert names_in(problems) == NEEDS[name][:-1]
 
 
 @pytest.mark.parametrize("name", ["plivo", "cm", "voipbin"])
 def test_a_sender_of_messages_is_enough_where_nobody_is_called(name: str) -> None:
     given = {**GUARDED, "public_url": URL, **VOBIZ, **GIVEN[name], "vobiz_from_number": "+12025550100"}
-    given |= {"providers": "vobiz", "sms_providers": name}
+    given |= {**VOIPBIN_SECRET, "providers": "vobiz", "sms_providers": name}
     assert names_in(problems_of(**given)) == ["FROM_NUMBER"]
     assert load_settings(**given, **{f"{name}_sms_sender": "Acme"}).sms_provider_names == (name,)
     assert names_in(problems_of(**{**given, f"{name}_sms_sender": "Acme", "providers": f"vobiz,{name}"})) == [
         "FROM_NUMBER"
     ]
+
+
+# Signatures
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        pytest.param({"sms_providers": "voipbin"}, "all reports on voipbin's text messages", id="messages"),
+        pytest.param({"webhook_signatures": "required"}, "refuses all of voipbin's callbacks", id="signed calls"),
+        pytest.param(
+            {"webhook_signatures": "required", "sms_providers": "voipbin"},
+            "all reports on voipbin's text messages",
+            id="both",
+        ),
+    ],
+)
+def test_voipbin_without_the_secret_of_its_signatures_is_one_line(given: dict[str, Any], words: str) -> None:
+    given = {**COMMON, **VOIPBIN, **given}
+    (problem,) = problems_of(**given)
+    assert problem.startswith("VOIPBIN_WEBHOOK_SECRET is not set: ")
+    assert words in problem
+    assert load_settings(**given, **VOIPBIN_SECRET).provider_names == ("voipbin",)
+    assert load_settings(**given, simulate=True).uses_simulator, "a simulated one brings its own"
+
+
+@pytest.mark.parametrize("given", [{}, {"webhook_signatures": "when_present"}])
+def test_calls_through_voipbin_need_no_signatures_unless_they_are_required(given: dict[str, str]) -> None:
+    assert settings_of(**VOIPBIN, **given).provider_names == ("voipbin",)
 
 
 # Redials
@@ -257,11 +287,29 @@ def test_redials_are_off_by_default_and_can_be_set() -> None:
         ({"redial_after_seconds": 301}, "REDIAL_AFTER_SECONDS: "),
         ({"redial_through": "pigeon"}, "REDIAL_THROUGH: "),
         ({"redial_on": "busy", "redial_through": "sms"}, "REDIAL_THROUGH is sms, but SMS_PROVIDERS names no"),
+        (
+            {"redial_on": "busy", "redial_after_seconds": 29},
+            "REDIAL_AFTER_SECONDS is 29, but RESEND_AFTER_SECONDS",
+        ),
+        (
+            {"redial_on": "busy", "resend_after_seconds": 31},
+            "REDIAL_AFTER_SECONDS is 30, but RESEND_AFTER_SECONDS",
+        ),
+        ({"redial_on": "busy", "code_ttl_seconds": 59}, "REDIAL_AFTER_SECONDS is 30, which leaves less than 30"),
+        (
+            {"redial_on": "busy", "redial_after_seconds": 271},
+            "REDIAL_AFTER_SECONDS is 271, which leaves less than",
+        ),
     ],
 )
 def test_a_wrong_redial_setting_is_one_line(given: dict[str, Any], start: str) -> None:
     (problem,) = problems_of(**{**ALL, **given})
     assert problem.startswith(start)
+
+
+def test_a_redial_can_come_as_soon_as_a_resend_and_as_late_as_the_code_is_of_use() -> None:
+    assert settings_of(**VOBIZ, redial_on="busy", code_ttl_seconds=60).redial_after_seconds == 30
+    assert settings_of(**VOBIZ, redial_after_seconds=5, code_ttl_seconds=30).redial_reasons == frozenset()
 
 
 def test_through_whom_does_not_matter_while_nothing_is_redialled() -> None:
@@ -342,7 +390,8 @@ def test_a_public_url_on_loopback_needs_all_carriers_there(given: dict[str, Any]
 
 def test_signatures_are_wanted_as_each_carrier_gives_them_unless_the_operator_says_more() -> None:
     assert settings_of(**ALL).webhook_signatures is None
-    assert settings_of(**ALL, webhook_signatures="required").webhook_signatures is SignaturePolicy.REQUIRED
+    required = settings_of(**ALL, **VOIPBIN_SECRET, webhook_signatures="required")
+    assert required.webhook_signatures is SignaturePolicy.REQUIRED
 
 
 def test_no_setting_of_a_carrier_shows_its_secrets() -> None:

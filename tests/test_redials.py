@@ -175,7 +175,7 @@ async def test_a_call_is_redialled_so_often_and_no_more(fake_time: FakeTime, tim
 
 @pytest.mark.parametrize("after_seconds", [5, 300])
 async def test_a_redial_comes_after_its_time_and_not_before(fake_time: FakeTime, after_seconds: int) -> None:
-    async with redialing(fake_time, redial_after_seconds=after_seconds) as texting:
+    async with redialing(fake_time, redial_after_seconds=after_seconds, code_ttl_seconds=600) as texting:
         await texting.service.send(PHONE, ttl_seconds=600)
         fake_time.advance(20)
         await texting.end_call(CAUSES["busy"])
@@ -262,7 +262,6 @@ async def test_events_that_come_twice_or_late_are_one_redial(fake_time: FakeTime
 @pytest.mark.parametrize(
     "limit",
     [
-        {"resend_after_seconds": 60},
         {"sends_per_ten_minutes": 1},
         {"sends_per_day": 1},
         {"region_sends_per_hour": 1},
