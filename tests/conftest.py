@@ -25,6 +25,8 @@ from settings import Settings, load_settings
 VOBIZ_TOKEN = "vobiz-token-CANARY-0123456789"
 OTP_SECRET = "otp-secret-CANARY-0123456789abcdef0123456789abcdef"
 
+PATIENCE_SECONDS = 60.0
+
 # Most tests have no key and call the same numbers over and over; those of access and limits set theirs.
 NO_LIMITS = {
     "allow_anonymous": True,
@@ -169,6 +171,14 @@ class RunningService:
             await asyncio.gather(*self.carrier.tasks.values(), return_exceptions=True)
 
 
+@pytest.fixture(autouse=True)
+def _patient_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process plays carrier, service and backend here: the carrier is as patient as a busy machine needs."""
+    monkeypatch.setattr("simulator.callbacks.NOTICE_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr("simulator.callbacks.DOCUMENT_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr("server.DOCUMENT_SECONDS", PATIENCE_SECONDS)  # also the wait for one of 500 connections
+
+
 class PromptUvicorn(uvicorn.Server):
     """uvicorn without its pauses: two of a tenth of a second for each service that a test starts."""
 
@@ -220,7 +230,8 @@ async def run_service(
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    given = load_settings(**{"simulator_speed": float("inf"), "http_port": port, **NO_LIMITS, **settings})
+    quick: dict[str, Any] = {"simulator_speed": float("inf"), "provider_deadline_seconds": PATIENCE_SECONDS}
+    given = load_settings(**{**quick, "http_port": port, **NO_LIMITS, **settings})
     app = create_app(given, clock, http)
     server = AnnouncedServer(app)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
