@@ -28,6 +28,8 @@ from settings import Settings, load_settings
 VOBIZ_TOKEN = "vobiz-token-CANARY-0123456789"
 OTP_SECRET = "otp-secret-CANARY-0123456789abcdef0123456789abcdef"
 
+PATIENCE_SECONDS = 60.0
+
 # Most tests have no key and call the same numbers over and over; those of access and limits set theirs.
 NO_LIMITS = {
     "allow_anonymous": True,
@@ -218,6 +220,15 @@ class RunningService:
         """Wait until every simulated call has ended."""
         while self.carrier.tasks:
             await asyncio.gather(*self.carrier.tasks.values(), return_exceptions=True)
+
+
+@pytest.fixture(autouse=True)
+def _patient_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process plays carrier, service and backend here: the carrier is as patient as a busy machine needs."""
+    monkeypatch.setattr("simulator.vobiz_call.NOTICE_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr("simulator.vobiz_call.DOCUMENT_SECONDS", PATIENCE_SECONDS)
+    # Also the wait for one of 500 connections.
+    monkeypatch.setattr("server.LONGEST_CALLBACK_SECONDS", PATIENCE_SECONDS)
 
 
 class PromptUvicorn(uvicorn.Server):
