@@ -31,6 +31,7 @@ from voice_provider import (
     CallEvent,
     CallOrder,
     CallOutcomeUnknown,
+    CallRejected,
     CallState,
     CallUrls,
     EndReason,
@@ -313,7 +314,7 @@ async def test_trouble_says_what_may_be_done_next() -> None:
         with pytest.raises(ProviderThrottled) as throttled:
             await here.client.place_call(order_to("+14155550112"))
         assert throttled.value.retry_after_seconds == 1
-        with pytest.raises(ProviderUnavailable, match="destination_whitelist"):
+        with pytest.raises(CallRejected, match="destination_whitelist"):
             await here.client.place_call(order_to("+14155550113"))
         assert here.carrier.calls == {}
         assert here.carrier.records == {}
@@ -323,10 +324,10 @@ async def test_trouble_says_what_may_be_done_next() -> None:
     ("account", "error", "message"),
     [
         pytest.param({"is_verified": False}, AccountRefused, "identity", id="identity"),
-        pytest.param({"is_active": False}, ProviderUnavailable, "e-mail", id="e-mail"),
-        pytest.param({"has_balance": False}, ProviderUnavailable, "balance", id="balance"),
+        pytest.param({"is_active": False}, CallRejected, "e-mail", id="e-mail"),
+        pytest.param({"has_balance": False}, CallRejected, "balance", id="balance"),
         pytest.param({"has_balance": False, "says_why": True}, AccountRefused, "balance", id="402"),
-        pytest.param({"destination_whitelist": frozenset()}, ProviderUnavailable, "whitelist", id="whitelist"),
+        pytest.param({"destination_whitelist": frozenset()}, CallRejected, "whitelist", id="whitelist"),
     ],
 )
 async def test_each_precondition_of_an_account_is_named(
@@ -371,7 +372,7 @@ async def test_a_message_is_sent_and_reported(phone: str, states: list[MessageSt
 async def test_a_message_that_the_account_may_not_send_is_refused() -> None:
     order = MessageOrder(keep_secret("+14155550101"), FROM_NUMBER, "x", "", "", expires_in_seconds=300)
     async with world(is_verified=False) as here:
-        with pytest.raises(ProviderUnavailable, match="identity"):
+        with pytest.raises(CallRejected, match="identity"):
             await here.sms.send_message(order)
     async with world() as here:
         with pytest.raises(ProviderThrottled):

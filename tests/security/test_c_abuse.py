@@ -538,6 +538,7 @@ async def test_c5_a_failure_that_is_told_before_the_carriers_answer_is_left_out_
     real: dict[str, Any] = {"vobiz_auth_id": "MA_T", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": PHONE}
     http = httpx.AsyncClient(transport=httpx.MockTransport(vendor))
     settings = {**DEFAULTS, **real, "allowed_regions": "*", "public_url": "https://otp.example.com"}
+    settings["vobiz_calls_per_second"] = 0
     async with run_service(http=http, **settings) as service:
         for phone in numbers("+91987654", 3):
             assert (await service.client.post("/send-otp", json={"phone": phone})).status_code == 200
@@ -626,17 +627,21 @@ async def test_c6_the_ceiling_holds_in_every_window_and_the_told_wait_is_true(
 
 async def test_c6_what_the_carrier_refuses_costs_nothing() -> None:
     """Neither of the ceiling of all, nor of the client's."""
+    refusals = iter(range(99))
+
+    def vendor(_: httpx.Request) -> httpx.Response:
+        is_refused = next(refusals, None) is not None
+        return httpx.Response(422) if is_refused else httpx.Response(200, json={"request_uuid": "call"})
+
+    real: dict[str, Any] = {"vobiz_auth_id": "MA_T", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": PHONE}
     settings: dict[str, Any] = {**MONEY_ONLY, **KEYS, "spend_per_hour": "10", "client_spend_per_hour": "10"}
-    async with run_service(**settings, simulator_concurrent_calls=1) as service:
+    settings |= {**real, "public_url": "https://otp.example.com", "vobiz_calls_per_second": 0}
+    http = httpx.AsyncClient(transport=httpx.MockTransport(vendor))
+    async with run_service(http=http, **settings) as service:
         answers = await flood(service, sends(numbers("+91987654", 100), SHOP_KEY), connections=1)
-        assert codes_of(answers) == {None: 1, "provider_throttled": 99}
-        service.carrier.account = _without_limits(service)
+        assert codes_of(answers) == {None: 1, "call_rejected": 99}
         answers = await flood(service, sends(numbers("+91987655", 100), SHOP_KEY))
         assert codes_of(answers) == {None: 9, "spending_limit_reached": 91}
-
-
-def _without_limits(service: RunningService) -> Any:
-    return replace(service.carrier.account, concurrent_calls=0)
 
 
 async def test_c6_what_was_dialled_without_an_answer_is_paid_for() -> None:

@@ -124,8 +124,8 @@ async def test_e1_a_status_has_these_fields_and_no_others(carrier: HandCarrier, 
         await call.post("/answer/{token}?n=1", Event="StartApp")
         answer = await service.client.get(f"/otp-status/{PHONE}")
         assert sorted(answer.json()) == [
-            "attempts_left", "call", "channel", "expires_in", "phone", "provider", "reference", "status",
-            "timeline", "verification_id",
+            "attempts_left", "call", "channel", "expires_in", "message", "phone", "provider", "reference",
+            "status", "timeline", "verification_id",
         ]  # fmt: skip
         assert sorted(answer.json()["call"]) == [
             "call_uuid", "end_reason", "hangup_cause", "ring_seconds", "state", "talk_seconds", "times_spoken",
@@ -469,6 +469,7 @@ async def test_e6_every_refusal_is_a_problem_document_that_repeats_nothing(
         carrier.trouble = httpx.Response(429, json={"error": {"message": "evil"}})
         check_problem(await post("/send-otp", json=body), 503, "provider_throttled")
         carrier.trouble = None
+        fake_time.advance(1)  # what the carrier asked for when it throttled
         call = await start_call(service, carrier, PHONE)
         check_problem(await post("/send-otp", json={**body, "code": "CANARY999"}), 429, "rate_limited")
         await call.post("/hangup/{token}", **NORMAL_END)
