@@ -151,11 +151,15 @@ class Dialer:
 
     async def _reachable(self, candidates: Sequence[Candidate], ends_at: float) -> list[Candidate]:
         """Those that work, and would have a turn in time."""
-        if ends_at - self._clock.now() < LEAST_SHARE * self._policy.deadline_seconds:
+        patience_seconds = self._patience_seconds(ends_at)
+        if patience_seconds < 0:
             return []
-        left = ends_at - self._clock.now()
         working = [one for one in candidates if one.line.breaker.admits]
-        return [one for one in working if await one.line.expected_wait_seconds() <= left]
+        return [one for one in working if await one.line.expected_wait_seconds() <= patience_seconds]
+
+    def _patience_seconds(self, ends_at: float) -> float:
+        """How long a turn may be waited for, so that its carrier is not asked with no time left to answer in."""
+        return ends_at - self._clock.now() - LEAST_SHARE * self._policy.deadline_seconds
 
     def _attempt_seconds(self, ends_at: float, has_others: bool) -> float:
         left = ends_at - self._clock.now()
@@ -231,7 +235,7 @@ class Dialer:
             line = candidate.line
             turn: Reservation | NoTurn | None = await line.take_turn()
             if turn is None:
-                turn = await line.wait_for_turn(max(0.0, ends_at - self._clock.now()))
+                turn = await line.wait_for_turn(max(0.0, self._patience_seconds(ends_at)))
             if not isinstance(turn, Reservation):
                 continue
             moved = await self._move_on(record, call, order, candidate, is_certain=is_certain)
@@ -291,13 +295,12 @@ class Dialer:
 
     async def _give_up(self, record: Verification, call: Call, errors: Sequence[ProviderError]) -> Dialed:
         """No carrier took the call. Raises: ProviderError, the most hopeful one, unless one may have dialled."""
-        if not isinstance(errors[-1], CallOutcomeUnknown):
+        is_last_unknown = isinstance(errors[-1], CallOutcomeUnknown)
+        if not is_last_unknown:
             await self._store.fail_call(record.id, call.number, EndReason.FAILED, errors[-1].code)
         if not any(isinstance(error, CallOutcomeUnknown) for error in errors):
             raise max(errors, key=_hope)
-        if not isinstance(
-            errors[-1], CallOutcomeUnknown
-        ):  # then the one that may have dialled is waited for again
+        if not is_last_unknown:  # an earlier one may have dialled, and is waited for again
             await self._store.resume_given_up(record.id, call.number)
         known = await self._store.find_by_id(record.id) or record  # a callback may have told us meanwhile
         call = known.call or call

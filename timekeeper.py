@@ -139,7 +139,7 @@ class Timekeeper:
             code_length=call.code_length,
             ttl_seconds=max(1, int(record.expires_at - self._clock.now())),
             max_replays=call.max_replays,
-            hide_caller_id=call.hide_caller_id,
+            hide_caller_id=call.hide_caller_id and through != "sms",  # a message always shows its sender
             provider=call.provider if call.is_pinned and through != "sms" else None,
             reference=record.reference,
             is_redial=True,

@@ -283,6 +283,19 @@ async def test_one_deadline_holds_for_all_carriers_together(
         assert service.app.state.service._router._carriers["cm"][1].health().trouble is None
 
 
+async def test_no_turn_is_waited_for_that_leaves_its_carrier_no_time_to_answer(
+    carriers: FunctionCarriers, fake_time: FakeTime
+) -> None:
+    async with run_carriers(carriers, "vobiz,plivo", fake_time.clock) as service:
+        carriers.plivo.trouble = httpx.Response(429, json={}, headers={"Retry-After": "10"})
+        await service.send(OTHER_PHONE, provider="plivo")
+        carriers.plivo.trouble = None
+        fake_time.advance(0.2)  # its next turn comes within the deadline, but too late to be of use
+        carriers.vobiz.trouble = httpx.Response(400, json={})
+        assert (await service.send(PHONE)).status_code == 502
+        assert carriers.plivo.requests == 1
+
+
 def test_the_shares_of_the_deadline_leave_time_for_another_carrier() -> None:
     assert ATTEMPT_SHARE < GRACE_SHARE < GRACE_SHARE + ASK_SHARE < 1
 

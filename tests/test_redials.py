@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import FakeTime, keep_secret
+from tests.conftest import FakeTime, keep_secret, run_service
 from tests.hand_texters import TextingService, call_id, report_of, run_texters
 
 PHONE = "+14155550142"
@@ -144,6 +144,17 @@ async def test_a_message_can_be_sent_in_the_place_of_a_redial(fake_time: FakeTim
         assert len(texting.carriers.texts) == 1
         assert text.code == CODE, "nobody asked for another one, and this one may be the backend's own"
         assert (await texting.service.verify(PHONE, CODE)).json()["valid"]
+
+
+async def test_a_message_stands_for_a_call_without_caller_id_too(fake_time: FakeTime) -> None:
+    carriers: dict[str, Any] = {"simulate": True, "providers": "voipbin", "sms_providers": "plivo"}
+    redial: dict[str, Any] = {"redial_on": "busy", "redial_through": "sms", "redial_after_seconds": 30}
+    async with run_service(fake_time.clock, **carriers, **redial) as service:
+        assert (await service.send("+14155550105", hide_caller_id=True)).status_code == 200
+        await service.calls_over()
+        fake_time.advance(31)
+        await service.app.state.timekeeper.redial()
+        assert (await service.status("+14155550105"))["channel"] == "sms"
 
 
 async def test_a_number_that_takes_no_messages_is_left_alone(
