@@ -35,6 +35,7 @@ from voice_provider import (
     SignaturePolicy,
     WebhookRejected,
 )
+from xml_builder import Voices
 
 logger = logging.getLogger(__name__)
 
@@ -46,36 +47,49 @@ BASIC_LANGUAGES = (
     "pl-PL", "ru-RU", "sv-SE", "da-DK",
 )  # fmt: skip
 
-# Documented on voice/concepts/ssml: Amazon Polly's voices by language. One of each, a woman's where there is one,
-# and only names without letters that XML tools could mangle (pt-BR has Vitória, too).
+# Documented on voice/concepts/ssml: Amazon Polly's voices by language, a woman's and a man's where there are both,
+# and only names without letters that XML tools could mangle (pt-BR has Vitória, too). They understand SSML.
 POLLY_VOICES = {
-    "en-US": "Polly.Joanna",
-    "en-GB": "Polly.Amy",
-    "en-AU": "Polly.Nicole",
-    "en-IN": "Polly.Raveena",
-    "es-ES": "Polly.Conchita",
-    "es-US": "Polly.Penelope",
-    "es-MX": "Polly.Mia",
-    "fr-FR": "Polly.Celine",
-    "fr-CA": "Polly.Chantal",
-    "pt-BR": "Polly.Ricardo",
-    "pt-PT": "Polly.Ines",
-    "de-DE": "Polly.Marlene",
-    "it-IT": "Polly.Carla",
-    "nl-NL": "Polly.Lotte",
-    "pl-PL": "Polly.Ewa",
-    "ru-RU": "Polly.Tatyana",
-    "sv-SE": "Polly.Astrid",
-    "da-DK": "Polly.Naja",
-    "nb-NO": "Polly.Liv",
-    "is-IS": "Polly.Dora",
-    "cy-GB": "Polly.Gwyneth",
-    "ro-RO": "Polly.Carmen",
-    "tr-TR": "Polly.Filiz",
-    "hi-IN": "Polly.Aditi",
-    "ja-JP": "Polly.Mizuki",
-    "ko-KR": "Polly.Seoyeon",
-    "cmn-CN": "Polly.Zhiyu",
+    "en-US": Voices("Polly.Joanna", "Polly.Matthew"),
+    "en-GB": Voices("Polly.Amy", "Polly.Brian"),
+    "en-AU": Voices("Polly.Nicole", "Polly.Russell"),
+    "en-IN": Voices("Polly.Raveena"),
+    "es-ES": Voices("Polly.Conchita", "Polly.Enrique"),
+    "es-US": Voices("Polly.Penelope", "Polly.Miguel"),
+    "es-MX": Voices("Polly.Mia"),
+    "fr-FR": Voices("Polly.Celine", "Polly.Mathieu"),
+    "fr-CA": Voices("Polly.Chantal"),
+    "pt-BR": Voices(male="Polly.Ricardo"),
+    "pt-PT": Voices("Polly.Ines", "Polly.Cristiano"),
+    "de-DE": Voices("Polly.Marlene", "Polly.Hans"),
+    "it-IT": Voices("Polly.Carla", "Polly.Giorgio"),
+    "nl-NL": Voices("Polly.Lotte", "Polly.Ruben"),
+    "pl-PL": Voices("Polly.Ewa", "Polly.Jacek"),
+    "ru-RU": Voices("Polly.Tatyana", "Polly.Maxim"),
+    "sv-SE": Voices("Polly.Astrid"),
+    "da-DK": Voices("Polly.Naja", "Polly.Mads"),
+    "nb-NO": Voices("Polly.Liv"),
+    "is-IS": Voices("Polly.Dora", "Polly.Karl"),
+    "cy-GB": Voices("Polly.Gwyneth"),
+    "ro-RO": Voices("Polly.Carmen"),
+    "tr-TR": Voices("Polly.Filiz"),
+    "hi-IN": Voices("Polly.Aditi"),
+    "ja-JP": Voices("Polly.Mizuki", "Polly.Takumi"),
+    "ko-KR": Voices("Polly.Seoyeon"),
+    "cmn-CN": Voices("Polly.Zhiyu"),
+}
+# Documented there, too: further voices, which have to be asked for by name.
+_FURTHER_VOICES = {
+    "en-US": ("Salli", "Kendra", "Kimberly", "Ivy", "Justin", "Joey"),
+    "en-GB": ("Emma",),
+    "es-US": ("Lupe-Standard",),
+    "fr-FR": ("Lea",),
+    "de-DE": ("Vicki",),
+    "pl-PL": ("Maja", "Jan"),
+}
+NAMED_VOICES = {
+    **{f"Polly.{name}": language for language, names in _FURTHER_VOICES.items() for name in names},
+    **{voice: language for language, voices in POLLY_VOICES.items() for voice in voices if voice},
 }
 
 # Documented: GetInput replaces the older GetDigits, also where only keys are wanted. With no key pressed the next
@@ -85,13 +99,11 @@ BASIC_DIALECT = xml_builder.Dialect(
     menu="GetInput",
     menu_timeout_attribute="executionTimeout",
     menu_shortest_seconds=5,  # documented range: 5-60, counted from the end of the prompt
-    menu_attributes=(("inputType", "dtmf"), ("numDigits", "1"), ("finishOnKey", "none"), ("log", "false")),
-    speak_attributes=(("voice", "WOMAN"),),
+    menu_keys_attribute="numDigits",
+    menu_attributes=(("inputType", "dtmf"), ("finishOnKey", "none"), ("log", "false")),
+    plain_voices=Voices("WOMAN", "MAN"),
 )
-POLLY_DIALECT = replace(BASIC_DIALECT, voices=POLLY_VOICES)
-# SSML inside the utterance of one character only: what a voice makes of several is its own affair, and digits
-# that run together are not understood.
-SPELLING_DIALECT = replace(POLLY_DIALECT, spells_as="characters")
+POLLY_DIALECT = replace(BASIC_DIALECT, voices=POLLY_VOICES, named_voices=NAMED_VOICES)
 
 # Documented: `Event` on callbacks. `StartApp` asks for the answer document.
 _STATES = {
@@ -131,7 +143,7 @@ _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class PlivoConfig:
-    """`polly` speaks with a Polly voice for each language, `ssml` also marks the characters of the code."""
+    """`polly` speaks with a Polly voice for each language."""
 
     auth_id: str
     auth_token: str = field(repr=False)
@@ -139,7 +151,6 @@ class PlivoConfig:
     api_url: str = "https://api.plivo.com/v1"
     signature_policy: SignaturePolicy = SignaturePolicy.REQUIRED
     polly: bool = True
-    ssml: bool = False
     request_deadline_seconds: float = 10
 
 
@@ -154,11 +165,14 @@ class PlivoClient:
         self.capabilities = Capabilities(
             languages=tuple(POLLY_VOICES) if config.polly else BASIC_LANGUAGES,
             detects_machines=True,
+            chooses_voice=True,
+            voices=tuple(NAMED_VOICES) if config.polly else (),
+            plays_audio=True,
             callback_methods=("POST", "GET"),
         )
         self._config = config
         self._http = http
-        self._dialect = _dialect_of(config)
+        self._dialect = POLLY_DIALECT if config.polly else BASIC_DIALECT
         # Documented: every path ends with a slash.
         self._account_url = f"{config.api_url.rstrip('/')}/Account/{quote(config.auth_id, safe='')}"
         self._credentials = httpx.BasicAuth(config.auth_id, config.auth_token)
@@ -359,12 +373,6 @@ def _sorted_query(query: str) -> str:
 def _with_query(url: str) -> str:
     """The URL with one plain parameter, with which there is only one reading of what a signature covers."""
     return url if "?" in url else f"{url}?k=1"
-
-
-def _dialect_of(config: PlivoConfig) -> xml_builder.Dialect:
-    if not config.polly:
-        return BASIC_DIALECT
-    return SPELLING_DIALECT if config.ssml else POLLY_DIALECT
 
 
 def _fields_of(webhook: RawWebhook) -> dict[str, str]:

@@ -43,6 +43,7 @@ class Sealer:
         self._message_macs = [
             hmac.new(_derive(secret, b"message token"), digestmod=sha256) for secret in secrets_in_use
         ]
+        self._keys_key = _derive(secrets_in_use[-1], b"keys")  # the older one: calls under way keep their keys
         self._token_macs = [hmac.new(_derive(secret, b"token"), digestmod=sha256) for secret in secrets_in_use]
 
     def seal(self, code: str, verification_id: str) -> bytes:
@@ -87,6 +88,12 @@ class Sealer:
             if hmac.compare_digest(_sign(mac, raw_id + number), signature):
                 return CallRef(f"vrf_{raw_id}", int(number, 16))
         return None
+
+    def draw_keys(self, ref: CallRef, attempt: int, length: int) -> str:
+        """The keys that a callee is to press before a code is told; others at each attempt, the same ever after."""
+        text = f"{ref.verification_id}/{ref.number}/{attempt}"
+        number = int.from_bytes(hmac.digest(self._keys_key, text.encode(), sha256)[:8], "big")
+        return f"{number % 10**length:0{length}d}"
 
     def sign_message_token(self, ref: MessageRef) -> str:
         """The token that authorises reports on one text message: 31 letters and digits.

@@ -11,7 +11,7 @@ from call_flow import CallFlow
 from call_links import CallLinks
 from call_placer import CallPlacer
 from call_router import CallPolicy, CallRouter
-from call_script import ScriptWriter, load_spoken_texts
+from call_script import Pacing
 from carrier_line import CarrierLine, LineLimits
 from clock import Clock
 from dialer import Dialer
@@ -58,8 +58,18 @@ def open_services(
     store = MemoryOtpStore(sealer, clock, rules)
     url = settings.base_url
     links = CallLinks(sealer, url, settings.fallback_public_url or url)
-    writer = ScriptWriter(load_spoken_texts(SPOKEN_TEXTS), settings.app_name, settings.default_language)
-    _check_default_language(settings, writer, clients)
+    spoken_texts = load_spoken_texts(SPOKEN_TEXTS)
+    languages = LanguageChoice(spoken_texts, settings.default_language)
+    configured = _load_prompts(settings, spoken_texts, recordings)
+    writer = ScriptWriter(
+        spoken_texts,
+        settings.app_name,
+        _pacing(settings),
+        configured.prompt_sets,
+        recordings,
+        configured.templates,
+    )
+    _check_default_language(settings, languages, recordings, clients)
     policy = CallPolicy(
         ring_timeout_seconds=settings.ring_timeout_seconds,
         time_limit_seconds=settings.call_time_limit_seconds,
@@ -68,13 +78,14 @@ def open_services(
         routes=setting_values.routes(settings.provider_routes),
     )
     lines = [_line(settings, clock, client.name, store, protection) for client in clients]
-    router = CallRouter(list(zip(clients, lines, strict=True)), writer, policy)
+    router = CallRouter(list(zip(clients, lines, strict=True)), languages, writer, policy)
     redials = Redials(_redial_policy(settings), clock)
     providers = Providers({client.name: client for client in clients})
     events = CallEvents(store, providers, protection.guard, redials)
-    dialer = Dialer(router, store, events, writer, links, policy, clock)
-    texts = TextMessages(texters, store, writer, links, settings.provider_deadline_seconds, clock)
-    flow = CallFlow(store, providers, writer, links, events, protection.store, clock)
+    dialer = Dialer(router, store, events, writer, links, sealer, policy, clock)
+    texts = TextMessages(texters, store, languages, writer, links, settings.provider_deadline_seconds, clock)
+    conversation = Conversation(store, writer, links, sealer, protection.guard)
+    flow = CallFlow(store, providers, conversation, links, events, protection.store, clock)
     placer = CallPlacer(store, router, dialer, protection.guard, clock)
     service = OtpService(store, router, placer, texts, protection, clock)
     timekeeper = Timekeeper(service, placer, router, store, events, redials, protection, clock)

@@ -156,6 +156,14 @@ class Settings(CarrierSettings):
     call_time_limit_seconds: int = Field(250, ge=30, le=600)
     provider_deadline_seconds: float = Field(10, gt=0, le=60)
     machine_detection: MachineDetection = MachineDetection.OFF
+    require_keypress: bool = False
+    keypress_digits: int = Field(2, ge=1, le=2)
+    auto_replay: bool = False
+    readings: int = Field(2, ge=1, le=3)
+    lead_in_seconds: float = Field(1, ge=0, le=3)
+    digit_pause_seconds: float = Field(1, ge=0, le=3)
+    reading_pause_seconds: float = Field(2, ge=0, le=5)
+    speech_rate: int = Field(100, ge=50, le=150)
     redial_on: str = ""
     redial_times: int = Field(1, ge=1, le=3)
     redial_after_seconds: int = Field(30, ge=5, le=300)

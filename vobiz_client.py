@@ -35,6 +35,7 @@ from voice_provider import (
     SignaturePolicy,
     WebhookRejected,
 )
+from xml_builder import Voices
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +46,12 @@ DIALECT = xml_builder.Dialect(
     menu="Gather",
     menu_timeout_attribute="executionTimeout",
     menu_shortest_seconds=5,  # documented range: 5-60
-    menu_attributes=(("inputType", "dtmf"), ("numDigits", "1"), ("finishOnKey", "none"), ("log", "false")),
-    speak_attributes=(("voice", "WOMAN"),),
+    menu_keys_attribute="numDigits",
+    menu_attributes=(("inputType", "dtmf"), ("finishOnKey", "none"), ("log", "false")),
+    # Documented: a language that lacks one of the two is spoken by the other.
+    plain_voices=Voices("WOMAN", "MAN"),
+    # Documented on xml/speak/ssml, which has examples of two only; they understand SSML.
+    named_voices={"Polly.Salli": "en-US", "Polly.Amy": "en-GB"},
 )
 
 # Documented: the table of xml/speak. The first variety of a language is the one for its other regions.
@@ -96,7 +101,13 @@ class VobizConfig:
 class VobizClient:
     """Vobiz as a VoiceProvider."""
 
-    capabilities = Capabilities(languages=LANGUAGES, detects_machines=True)
+    capabilities = Capabilities(
+        languages=LANGUAGES,
+        detects_machines=True,
+        chooses_voice=True,
+        voices=tuple(DIALECT.named_voices),
+        plays_audio=True,
+    )
     callback_schema: Mapping[str, Any] = CALLBACK_SCHEMA
 
     def __init__(self, config: VobizConfig, http: httpx.AsyncClient, name: str = "vobiz") -> None:

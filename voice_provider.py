@@ -112,7 +112,9 @@ class Capabilities:
     told all of it when the call is placed. One that does not report progress tells of a call's end only, or of
     nothing; of one that cannot be asked, nothing else can be known. `silence_is_proof`: it tells of a ringing
     phone at the call's own URL, so a call of which nothing is heard within seconds was not dialled, even if its
-    id never came. `proves_speaking` is False where only talk time can tell whether the code was heard.
+    id never came. One that `chooses_voice` has a woman's and a man's, and those of `voices` by
+    name. `asks_for_keys`: before the code is told; one that `takes_codes` lets the callee type one.
+    `proves_speaking` is False where only talk time can tell whether the code was heard.
     """
 
     languages: tuple[str, ...]
@@ -125,8 +127,12 @@ class Capabilities:
     hides_caller_id: bool = False
     limits_call: bool = True
     chooses_voice: bool = False
+    voices: tuple[str, ...] = ()
     plays_audio: bool = False
     proves_speaking: bool = True
+    asks_for_keys: bool = True
+    takes_codes: bool = True
+    tells_alerts: bool = True
     max_replays: int = 3
     callback_methods: tuple[str, ...] = ("POST",)
 
@@ -173,7 +179,8 @@ class CallEvent:
     `state` is None where the carrier's word for it is unknown. `end_reason` is None where the carrier reports
     an ordinary end: what was spoken then decides. `talk_seconds` counts from answer to hangup. `was_answered` is
     for carriers that tell so at the end only. `reading` is the number of a reading of the code that was played to
-    its end, where the event says so.
+    its end, where the event says so. `is_machine`: an answering machine took the call, and goes on with it.
+    `is_without_keys`: the keys that come before the code were not pressed, as a carrier says that was told them.
     """
 
     call_id: str
@@ -184,6 +191,8 @@ class CallEvent:
     digits: str = field(default="", repr=False)
     was_answered: bool = False
     reading: int = 0
+    is_machine: bool = False
+    is_without_keys: bool = False
 
 
 class VoiceProvider(Protocol):
