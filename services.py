@@ -1,6 +1,7 @@
 """The parts of the service, put together."""
 
 import secrets
+import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from dialer import Dialer
 from otp_service import OtpService
 from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from protection import Protection
+from recorded_audio import BadRecordings, Recordings, load_recordings
 from redial import RedialPolicy, Redials
 from sealing import Sealer
 from settings import BadSettings, MachineDetection, ResendCode, Settings
@@ -27,6 +29,9 @@ from timekeeper import Timekeeper
 from voice_provider import Providers, VoiceProvider
 
 SPOKEN_TEXTS = Path(__file__).parent / "spoken_texts"
+# What each language among the recordings must have: the characters of codes, and the prompts of a call.
+RECORDED_PROMPTS = ("greeting", "code_prompt", "again", "menu", "goodbye", "apology")
+REQUIRED_RECORDINGS = (*string.digits, *string.ascii_lowercase, *RECORDED_PROMPTS)
 
 
 class Services(NamedTuple):
@@ -38,6 +43,7 @@ class Services(NamedTuple):
     router: CallRouter
     placer: CallPlacer
     timekeeper: Timekeeper
+    recordings: Recordings | None
 
 
 def open_services(
@@ -47,7 +53,8 @@ def open_services(
     texters: Mapping[str, SmsProvider],
     protection: Protection,
 ) -> Services:
-    sealer = Sealer(settings.otp_secrets or (secrets.token_urlsafe(32),))
+    otp_secrets = settings.otp_secrets or (secrets.token_urlsafe(32),)
+    sealer = Sealer(otp_secrets)
     rules = StoreRules(
         max_attempts=settings.max_attempts,
         max_failures_per_number=settings.max_failures_per_number,
@@ -58,6 +65,7 @@ def open_services(
     store = MemoryOtpStore(sealer, clock, rules)
     url = settings.base_url
     links = CallLinks(sealer, url, settings.fallback_public_url or url)
+    recordings = _open_recordings(settings, otp_secrets, clock)
     writer = ScriptWriter(load_spoken_texts(SPOKEN_TEXTS), settings.app_name, settings.default_language)
     _check_default_language(settings, writer, clients)
     policy = CallPolicy(
@@ -78,7 +86,18 @@ def open_services(
     placer = CallPlacer(store, router, dialer, protection.guard, clock)
     service = OtpService(store, router, placer, texts, protection, clock)
     timekeeper = Timekeeper(service, placer, router, store, events, redials, protection, clock)
-    return Services(service, flow, texts, router, placer, timekeeper)
+    return Services(service, flow, texts, router, placer, timekeeper, recordings)
+
+
+def _open_recordings(settings: Settings, otp_secrets: Sequence[str], clock: Clock) -> Recordings | None:
+    """Raises: BadSettings, with a line for each thing that is wrong with the files."""
+    if settings.audio_dir is None:
+        return None
+    try:
+        files = load_recordings(settings.audio_dir, REQUIRED_RECORDINGS)
+    except BadRecordings as error:
+        raise BadSettings([f"AUDIO_DIR: {problem}" for problem in error.problems]) from None
+    return Recordings(files, otp_secrets, settings.base_url, clock)
 
 
 def _redial_policy(settings: Settings) -> RedialPolicy:
