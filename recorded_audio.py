@@ -5,16 +5,16 @@ on its way. An address is a keyed digest over the file and the hour in which it 
 within an hour so that carriers can cache; the server finds the file in a table of the digests of its own files.
 """
 
-import hmac
 import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from audio_files import NotPlayable, seconds_of
@@ -28,7 +28,7 @@ PATH = "/audio"
 MEDIA_TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg"}
 MOST_BYTES_OF_A_FILE = 10_000_000  # documented by Plivo
 MOST_BYTES = 256 * 1024 * 1024
-MOST_FILES = 10_000  # whose digests take some 20 ms, once an hour
+MOST_FILES = 5000  # whose digests take some 20 ms, once an hour
 
 _WINDOW_SECONDS = 3600
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
@@ -77,15 +77,20 @@ class Recordings:
     def __init__(
         self, files: Mapping[str, Recording], secrets_in_use: Sequence[str], public_url: str, clock: Clock
     ) -> None:
-        self._files = {path: (recording, sha256(recording.data).digest()) for path, recording in files.items()}
-        without_suffix = {
-            path.rpartition(".")[0]: path for path in sorted(files)
-        }  # .wav comes after .mp3, and wins
+        self._files = files
+        # With the content, so that a new recording of the same name is not taken for the one that a carrier keeps.
+        self._signed = {
+            path: path.encode(errors="surrogateescape") + sha256(recording.data).digest()
+            for path, recording in files.items()
+        }
+        # Of two files that differ in the suffix only, .wav comes last and wins.
+        without_suffix = {path.rpartition(".")[0]: path for path in sorted(files)}
         self._paths = {**without_suffix, **{path: path for path in files}}
         self._keys = [derive_key(secret, b"recording") for secret in secrets_in_use]
         self._base_url = f"{public_url}{PATH}/"
-        self._clock = clock
+        self._wall = clock.wall
         self._windows: dict[int, _Window] = {}
+        self._hour, self._sounds = -1.0, dict[str, Sound]()  # those of the hour, for `sound`
         self.languages = tuple(dict.fromkeys(filter(None, map(_language_of, sorted(files)))))
 
     def sound(self, path: str) -> Sound:
@@ -93,40 +98,40 @@ class Recordings:
 
         Without a suffix it is the WAV, where there is one. Raises: UnknownRecording.
         """
-        sound = self._window(self._hour() + 2).sounds.get(path)
-        if sound is None:
-            raise UnknownRecording("there is no such recording")
-        return sound
+        hour = self._wall() // _WINDOW_SECONDS
+        if hour != self._hour:
+            self._hour, self._sounds = hour, self._window(int(hour) + 2).sounds
+        try:
+            return self._sounds[path]
+        except KeyError:
+            raise UnknownRecording("there is no such recording") from None
 
     def find(self, name: str) -> tuple[Recording, int] | None:
         """The recording whose address ends with this name, and the seconds for which that is still good."""
-        hour = self._hour()
+        now = self._wall()
+        hour = int(now // _WINDOW_SECONDS)
         # The last one begins with the next hour: the clock of a machine beside this one may be a little ahead.
         for end in (hour + 2, hour + 1, hour + 3):
             recording = self._window(end).recordings.get(name)
             if recording is not None:
-                return recording, int(end * _WINDOW_SECONDS - self._clock.wall())
+                return recording, int(end * _WINDOW_SECONDS - now)
         return None
 
-    def _hour(self) -> int:
-        return int(self._clock.wall() // _WINDOW_SECONDS)
-
     def _window(self, end: int) -> _Window:
-        """The addresses that end with the beginning of this hour since 1970."""
-        window = self._windows.get(end)
-        if window is None:
-            self._windows = {one: known for one, known in self._windows.items() if one > self._hour()}
-            window = self._windows[end] = self._new_window(end)
-        return window
-
-    def _new_window(self, end: int) -> _Window:
+        """The addresses that end with the beginning of this hour, counted from 1970; ended ones are forgotten."""
+        if (known := self._windows.get(end)) is not None:
+            return known
+        self._windows = {one: known for one, known in self._windows.items() if one > end - 3}
+        keys = [blake2b(b"%d" % end, key=key).digest() for key in self._keys]
         recordings, sounds = {}, {}
-        for path, (recording, content) in self._files.items():
-            signed = b"%d\0%b\0%b" % (end, path.encode(errors="surrogateescape"), content)
-            names = [hmac.digest(key, signed, sha256).hex()[:32] + path[-4:] for key in self._keys]
+        for path, recording in self._files.items():
+            signed, suffix = self._signed[path], path[-4:]
+            names = [blake2b(signed, key=key, digest_size=16).hexdigest() + suffix for key in keys]
             recordings.update(dict.fromkeys(names, recording))
             sounds[path] = Sound(self._base_url + names[0], recording.seconds)
-        return _Window({name: sounds[path] for name, path in self._paths.items()}, recordings)
+        window = _Window({name: sounds[path] for name, path in self._paths.items()}, recordings)
+        self._windows[end] = window
+        return window
 
 
 def routes(recordings: Recordings | None) -> list[BaseRoute]:
@@ -148,10 +153,13 @@ def routes(recordings: Recordings | None) -> list[BaseRoute]:
             return Reply(304, b"", recording.media_type, headers, caching)
         return Reply(200, recording.data, recording.media_type, headers, caching)
 
-    # A call fetches some twenty of them: a line for each would hide the others.
+    def route(method: str, **options: Any) -> LeanRoute:
+        # Quiet: a call fetches some twenty of them, and a line for each would hide the others.
+        return LeanRoute(f"{PATH}/{{name}}", audio, methods=[method], is_quiet=True, **options)
+
     return [
-        LeanRoute(f"{PATH}/{{name}}", audio, methods=["GET"], tags=["carrier"], responses=_ANSWERS, is_quiet=True),
-        LeanRoute(f"{PATH}/{{name}}", audio, methods=["HEAD"], include_in_schema=False, is_quiet=True),
+        route("GET", tags=["carrier"], responses=_ANSWERS, response_class=Response),
+        route("HEAD", include_in_schema=False),
     ]
 
 
