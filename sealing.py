@@ -1,4 +1,4 @@
-"""What OTP_SECRET protects: codes at rest, and the tokens of calls and messages in callback URLs."""
+"""What OTP_SECRET protects: codes at rest, the tokens of calls and messages in callback URLs, and further keys."""
 
 import hmac
 import re
@@ -37,14 +37,14 @@ class Sealer:
     """
 
     def __init__(self, secrets_in_use: Sequence[str]) -> None:
-        self._ciphers = [AESGCM(_derive(secret, b"code")) for secret in secrets_in_use]
+        self._ciphers = [AESGCM(derive_key(secret, b"code")) for secret in secrets_in_use]
         self._decoy = self.seal("000000", _DECOY_ID)
         self._message_ciphers = [_block_cipher(secret) for secret in secrets_in_use]
         self._message_macs = [
-            hmac.new(_derive(secret, b"message token"), digestmod=sha256) for secret in secrets_in_use
+            hmac.new(derive_key(secret, b"message token"), digestmod=sha256) for secret in secrets_in_use
         ]
-        self._keys_key = _derive(secrets_in_use[-1], b"keys")  # the older one: calls under way keep their keys
-        self._token_macs = [hmac.new(_derive(secret, b"token"), digestmod=sha256) for secret in secrets_in_use]
+        self._keys_key = derive_key(secrets_in_use[-1], b"keys")  # the older one: calls under way keep their keys
+        self._token_macs = [hmac.new(derive_key(secret, b"token"), digestmod=sha256) for secret in secrets_in_use]
 
     def seal(self, code: str, verification_id: str) -> bytes:
         """Encrypt a code for one verification: nonce, then ciphertext with tag."""
@@ -122,7 +122,7 @@ class Sealer:
 
 def _block_cipher(secret: str) -> "Cipher[modes.ECB]":
     # One block of 128 random bits, never more: what is encrypted tells nothing of the id.
-    return Cipher(algorithms.AES256(_derive(secret, b"message")), modes.ECB())  # noqa: S305 - see above
+    return Cipher(algorithms.AES256(derive_key(secret, b"message")), modes.ECB())  # noqa: S305 - see above
 
 
 def _short_mac(mac: hmac.HMAC, signed: bytes) -> bytes:
@@ -149,7 +149,8 @@ def _from_base62(token: str) -> bytes | None:
     return number.to_bytes(_MESSAGE_TOKEN_BYTES, "big") if number < 256**_MESSAGE_TOKEN_BYTES else None
 
 
-def _derive(secret: str, purpose: bytes) -> bytes:
+def derive_key(secret: str, purpose: bytes) -> bytes:
+    """A key for one purpose, which tells nothing of those for others."""
     return hmac.digest(secret.encode(), purpose, sha256)
 
 

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import setting_values
@@ -11,22 +10,21 @@ from call_flow import CallFlow
 from call_links import CallLinks
 from call_placer import CallPlacer
 from call_router import CallPolicy, CallRouter
-from call_script import Pacing
 from carrier_line import CarrierLine, LineLimits
 from clock import Clock
+from conversation import Conversation
 from dialer import Dialer
 from otp_service import OtpService
 from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from protection import Protection
 from redial import RedialPolicy, Redials
 from sealing import Sealer
-from settings import BadSettings, MachineDetection, ResendCode, Settings
+from settings import MachineDetection, ResendCode, Settings
 from sms_provider import SmsProvider
+from speech import Speech, open_speech
 from text_messages import TextMessages
 from timekeeper import Timekeeper
 from voice_provider import Providers, VoiceProvider
-
-SPOKEN_TEXTS = Path(__file__).parent / "spoken_texts"
 
 
 class Services(NamedTuple):
@@ -38,6 +36,7 @@ class Services(NamedTuple):
     router: CallRouter
     placer: CallPlacer
     timekeeper: Timekeeper
+    speech: Speech
 
 
 def open_services(
@@ -47,7 +46,8 @@ def open_services(
     texters: Mapping[str, SmsProvider],
     protection: Protection,
 ) -> Services:
-    sealer = Sealer(settings.otp_secrets or (secrets.token_urlsafe(32),))
+    otp_secrets = settings.otp_secrets or (secrets.token_urlsafe(32),)
+    sealer = Sealer(otp_secrets)
     rules = StoreRules(
         max_attempts=settings.max_attempts,
         max_failures_per_number=settings.max_failures_per_number,
@@ -58,18 +58,8 @@ def open_services(
     store = MemoryOtpStore(sealer, clock, rules)
     url = settings.base_url
     links = CallLinks(sealer, url, settings.fallback_public_url or url)
-    spoken_texts = load_spoken_texts(SPOKEN_TEXTS)
-    languages = LanguageChoice(spoken_texts, settings.default_language)
-    configured = _load_prompts(settings, spoken_texts, recordings)
-    writer = ScriptWriter(
-        spoken_texts,
-        settings.app_name,
-        _pacing(settings),
-        configured.prompt_sets,
-        recordings,
-        configured.templates,
-    )
-    _check_default_language(settings, languages, recordings, clients)
+    speech = open_speech(settings, otp_secrets, clock, clients)
+    languages, writer = speech.languages, speech.writer
     policy = CallPolicy(
         ring_timeout_seconds=settings.ring_timeout_seconds,
         time_limit_seconds=settings.call_time_limit_seconds,
@@ -89,7 +79,7 @@ def open_services(
     placer = CallPlacer(store, router, dialer, protection.guard, clock)
     service = OtpService(store, router, placer, texts, protection, clock)
     timekeeper = Timekeeper(service, placer, router, store, events, redials, protection, clock)
-    return Services(service, flow, texts, router, placer, timekeeper)
+    return Services(service, flow, texts, router, placer, timekeeper, speech)
 
 
 def _redial_policy(settings: Settings) -> RedialPolicy:
@@ -107,18 +97,3 @@ def _line(settings: Settings, clock: Clock, name: str, store: OtpStore, protecti
     calls_per_second = settings.of_carrier(name, "calls_per_second") if paced else 0
     concurrent_calls = settings.of_carrier(name, "concurrent_calls") if paced else 0
     return CarrierLine(name, LineLimits(calls_per_second, concurrent_calls), store, protection.store, clock)
-
-
-def _check_default_language(settings: Settings, writer: ScriptWriter, clients: Sequence[VoiceProvider]) -> None:
-    """One carrier that speaks it is enough: the router passes the others over. Raises: BadSettings."""
-    spoken = {
-        client.name: writer.choose_language(
-            settings.default_language, client.from_number, client.capabilities.languages
-        )
-        for client in clients
-    }
-    if not any(spoken.values()):
-        languages = dict.fromkeys(tag for client in clients for tag in client.capabilities.languages)
-        raise BadSettings(
-            [f"DEFAULT_LANGUAGE cannot be spoken by {', '.join(spoken)}: use one of {', '.join(languages)}"]
-        )

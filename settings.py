@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -152,6 +153,7 @@ class Settings(CarrierSettings):
     store_capacity: int = Field(1_000_000, ge=1)
     status_retention_seconds: int = Field(3600, ge=60, le=86_400)
 
+    audio_dir: Path | None = None
     ring_timeout_seconds: int = Field(30, ge=10, le=120)
     call_time_limit_seconds: int = Field(250, ge=30, le=600)
     provider_deadline_seconds: float = Field(10, gt=0, le=60)
