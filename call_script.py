@@ -1,14 +1,12 @@
 """What the callee hears, provider-neutral: a script is a row of steps that a carrier carries out in order."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from languages import SpokenTexts
 from phone_numbers import region_of
 
 LEAD_IN_SECONDS = 1  # the first syllable is lost on many lines while the audio path opens
@@ -90,20 +88,6 @@ class WholeCall(NamedTuple):
 
 SILENT_HANGUP: CallScript = (Hangup(),)
 REPLAY: CallScript = (Replay(),)
-
-
-@dataclass(frozen=True, slots=True)
-class SpokenTexts:
-    """The sentences of one language. `greeting` has a place for the app, `text_message` also for the code."""
-
-    regions: tuple[str, ...]
-    greeting: str
-    code_prompt: str
-    again: str
-    menu: str
-    goodbye: str
-    apology: str
-    text_message: str
 
 
 class _Estimates(NamedTuple):
@@ -226,18 +210,6 @@ class ScriptWriter:
 
     def _texts_for(self, language: str) -> SpokenTexts:
         return self._texts[language.split("-")[0].lower()]
-
-
-def load_spoken_texts(folder: Path) -> dict[str, SpokenTexts]:
-    """Every language file, by its language code. Raises: ValueError naming an incomplete file."""
-    texts = {}
-    for path in sorted(folder.glob("*.toml")):
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-        try:
-            texts[path.stem] = SpokenTexts(**{**fields, "regions": tuple(fields["regions"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path.name} does not have exactly the prompts of a language: {error}") from None
-    return texts
 
 
 def estimated_seconds(script: CallScript) -> float:

@@ -11,10 +11,11 @@ from call_flow import CallFlow
 from call_links import CallLinks
 from call_placer import CallPlacer
 from call_router import CallPolicy, CallRouter
-from call_script import ScriptWriter, load_spoken_texts
+from call_script import ScriptWriter
 from carrier_line import CarrierLine, LineLimits
 from clock import Clock
 from dialer import Dialer
+from languages import SpokenTexts, load_spoken_texts
 from otp_service import OtpService
 from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from protection import Protection
@@ -58,7 +59,7 @@ def open_services(
     store = MemoryOtpStore(sealer, clock, rules)
     url = settings.base_url
     links = CallLinks(sealer, url, settings.fallback_public_url or url)
-    writer = ScriptWriter(load_spoken_texts(SPOKEN_TEXTS), settings.app_name, settings.default_language)
+    writer = ScriptWriter(_spoken_texts(), settings.app_name, settings.default_language)
     _check_default_language(settings, writer, clients)
     policy = CallPolicy(
         ring_timeout_seconds=settings.ring_timeout_seconds,
@@ -96,6 +97,14 @@ def _line(settings: Settings, clock: Clock, name: str, store: OtpStore, protecti
     calls_per_second = settings.of_carrier(name, "calls_per_second") if paced else 0
     concurrent_calls = settings.of_carrier(name, "concurrent_calls") if paced else 0
     return CarrierLine(name, LineLimits(calls_per_second, concurrent_calls), store, protection.store, clock)
+
+
+def _spoken_texts() -> Mapping[str, SpokenTexts]:
+    """Raises: BadSettings, with every problem of every language file."""
+    try:
+        return load_spoken_texts(SPOKEN_TEXTS)
+    except ValueError as error:
+        raise BadSettings(str(error).splitlines()) from None
 
 
 def _check_default_language(settings: Settings, writer: ScriptWriter, clients: Sequence[VoiceProvider]) -> None:
