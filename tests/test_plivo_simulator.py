@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from call_script import REPLAY, CallScript, ScriptWriter, Speak, load_spoken_texts
+from call_script import REPLAY, CallScript, ScriptWriter, Speak
+from languages import load_spoken_texts
 from plivo_client import PlivoClient, PlivoConfig
 from plivo_sms import PlivoSms, PlivoSmsConfig
 from simulator import plivo_api, plivo_call

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from call_script import ScriptWriter, load_spoken_texts
+from call_script import ScriptWriter
 from carrier_settings import CarrierSettings
+from languages import load_spoken_texts
 from settings import load_settings
 from tests.conftest import keep_secret, leaks_in
 from tests.provider_cases import (
