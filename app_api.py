@@ -12,8 +12,8 @@ from abuse_guard import SendingStopped
 from app_models import (
     AlertInitiated,
     CallInitiated,
-    CancelOtp,
     Cancelled,
+    CancelOtp,
     NotVerified,
     OtpStatus,
     PhoneOrId,
@@ -41,9 +41,7 @@ from verification import VERIFICATION_ID, Verification, short_id
 _Answers = dict[int, tuple[str, type[BaseModel]]]
 
 
-def routes(
-    service: OtpService, protection: Protection, rules: OrderRules, settings: Settings
-) -> list[BaseRoute]:
+def routes(service: OtpService, protection: Protection, rules: OrderRules, settings: Settings) -> list[BaseRoute]:
     """The backend's routes, in the order in which it needs them: a reader of /docs sees them so."""
 
     async def verify_otp(request: LeanRequest, body: VerifyOtp) -> Reply:
@@ -79,6 +77,7 @@ def routes(
         `deduplicated`. A resend within the lifetime reads the same code and keeps its deadline and attempts.
         With an `Idempotency-Key` header the same request sent again gets the same answer for 24 hours.
         """
+
         async def send() -> Reply:
             sent = await _place(service, request, rules.code_order(request.caller.client, body))
             can_text = service.can_text(sent.record.phone)
@@ -209,7 +208,7 @@ async def _send_once(
     body: SendOtp | SendAlert,
     send: Callable[[], Awaitable[Reply]],
 ) -> Reply:
-    """Send, or give the answer of the request with the same Idempotency-Key; with the client's quota either way."""
+    """Send, or give the answer of the request with the same Idempotency-Key; and the client's quota."""
     client = request.caller.client
     _note_key(request, body.phone)
 

@@ -22,6 +22,7 @@ from voice_provider import (
 
 logger = logging.getLogger(__name__)
 
+
 class CallFlow:
     """Each callback of a carrier is one step: take in what it reports, then say what comes next."""
 

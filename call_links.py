@@ -16,8 +16,8 @@ class CallLinks:
     def urls(self, ref: CallRef, reading: int, key_try: int | None = None) -> CallUrls:
         """The URLs of one call, in which `reading` was the last reading of the code.
 
-        `n` numbers the readings, and `k` the waits for keys that have to be pressed, so that a callback which comes
-        twice, or late, is known for what it is.
+        `n` numbers the readings, and `k` the waits for keys that have to be pressed, so that a callback which
+        comes twice, or late, is known for what it is.
         """
         place = f"n={reading}" if key_try is None else f"k={key_try}"
         token = self._sealer.sign_token(ref)

@@ -190,7 +190,7 @@ class CmClient:
         if script.manner.max_replays and not script.manner.auto_replay:
             said["replay"] = script.replay_prompt
         directory = self._config.audio_directory.strip("/")
-        prompts = {}
+        prompts: dict[str, str] = {}
         for name, utterance in said.items():
             file = f"{directory}/{script.manner.language}/{name}.wav"
             kind, content = ("File", file) if directory else _prompt_of(utterance)

@@ -8,7 +8,7 @@ from abuse_guard import AbuseGuard
 from call_links import CallLinks
 from call_log import log_call
 from call_script import REPLAY, SILENT_HANGUP, CallScript
-from otp_store import Outcome, OtpStore
+from otp_store import OtpStore, Outcome
 from script_writer import KEY_TRIES, ScriptWriter
 from sealing import Sealer
 from verification import Call, CallRef, Mode, Status, Verification
@@ -161,8 +161,8 @@ class Conversation:
         record = await self._store.record_reading_end(
             *current.ref,
             reading,
-            is_wrong_key=is_first_time and digits not in ("", REPLAY_KEY),
-            is_silence=is_first_time and not digits,
+            wrong_key=is_first_time and digits not in ("", REPLAY_KEY),
+            silence=is_first_time and not digits,
         )
         if record is not None and record.call is not None and record.call.times_spoken > current.call.times_spoken:
             log_call(logging.INFO, "code spoken", record, record.call, {"reading": reading})

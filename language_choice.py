@@ -1,4 +1,4 @@
-"""Which language a callee is spoken to in: the one asked for, else that of the number's region, else the default."""
+"""Which language a callee is spoken to in: the wanted one, else that of the number's region, else the default."""
 
 from collections.abc import Iterable, Mapping
 
@@ -15,7 +15,7 @@ class LanguageChoice:
         self._language_of_region = {region: code for code, text in texts.items() for region in text.regions}
 
     def knows(self, tag: str) -> bool:
-        return _bare(tag) in self.known
+        return bare_language(tag) in self.known
 
     def is_spoken(self, tag: str, spoken: Iterable[str]) -> bool:
         """Whether a tag, or another variety of its language, is among those that can be spoken."""
@@ -34,13 +34,25 @@ class LanguageChoice:
         return next((tag for tag in matches if tag is not None), None)
 
     def _match(self, wanted: str, spoken: Iterable[str]) -> str | None:
-        language = _bare(wanted)
+        language = bare_language(wanted)
         if language not in self.known:
             return None
-        varieties = [tag for tag in spoken if _bare(tag) == language]
+        varieties = [tag for tag in spoken if bare_language(tag) == language]
         exact = (tag for tag in varieties if tag.lower() == wanted.lower())
         return next(exact, varieties[0] if varieties else None)
 
 
-def _bare(tag: str) -> str:
-    return tag.split("-")[0].lower()
+# What carriers and older tags call a language otherwise than its file does.
+_SAME_LANGUAGE = {"cmn": "zh", "no": "nb", "iw": "he", "in": "id", "tl": "fil"}
+
+
+def bare_language(tag: str) -> str:
+    """The language of a tag, as the files of texts are named."""
+    language = tag.split("-")[0].lower()
+    return _SAME_LANGUAGE.get(language, language)
+
+
+def texts_tag(tag: str) -> str:
+    """A carrier's tag as texts are looked up by it: cmn-CN as zh-CN."""
+    _, hyphen, variety = tag.partition("-")
+    return bare_language(tag) + hyphen + variety

@@ -38,7 +38,7 @@ class CallStillLive(Exception):
 
 
 class OtherMode(Exception):
-    """A code is on its way already that is to be told, and not to be typed on the phone; or the other way round."""
+    """The code of a number is to be told, and not to be typed on the phone; or the other way round."""
 
 
 class OtherCall(Exception):
@@ -219,9 +219,15 @@ class OtpStore(Protocol):
         ...
 
     async def record_reading_end(
-        self, verification_id: str, call_number: int, reading: int, *, is_wrong_key: bool = False, is_silence: bool = False
+        self,
+        verification_id: str,
+        call_number: int,
+        reading: int,
+        *,
+        wrong_key: bool = False,
+        silence: bool = False,
     ) -> Verification | None:
-        """A reading of the code was played to its end, perhaps followed by a key that means nothing, or by none."""
+        """A reading was played to its end, perhaps followed by a key that means nothing, or by none."""
         ...
 
     async def expire(self, limit: int = 250) -> "Expired":
@@ -540,16 +546,22 @@ class MemoryOtpStore:
         return self._queued_calls[provider]
 
     async def record_reading_end(
-        self, verification_id: str, call_number: int, reading: int, *, wrong_key: bool = False
+        self,
+        verification_id: str,
+        call_number: int,
+        reading: int,
+        *,
+        wrong_key: bool = False,
+        silence: bool = False,
     ) -> Verification | None:
         record = self._with_newest_call(verification_id, call_number)
         if record is None:
             return None
         now = self._clock.now()
         record = steps.end_reading(record, reading, now)
-        if is_wrong_key:
+        if wrong_key:
             record = steps.count_wrong_key(record, now)
-        return self._save(steps.count_silence(record) if is_silence else record)
+        return self._save(steps.count_silence(record) if silence else record)
 
     async def expire(self, limit: int = 250) -> Expired:
         now = self._clock.now()

@@ -51,8 +51,8 @@ _TITLES = {
 _NO_COUNTRY = "has no country code: write it as E.164, for example +14155550100"
 _LIVE = "a call to this number is live and cannot be replaced: wait until it has ended, or cancel it"
 _OTHER_MODE = (
-    "a code that is typed on the phone is not checked here, nor told: wait until it has ended, or cancel it; and so "
-    "the other way round"
+    "a code that is typed on the phone is neither checked here nor told, and one that is told is not typed there: "
+    "wait until it has ended, or cancel it"
 )
 _NO_STORE = "codes cannot be stored or checked right now: try again"
 _UNEXPECTED = "an unexpected error; the log of this service says where"

@@ -106,6 +106,9 @@ class Recordings:
         except KeyError:
             raise UnknownRecording("there is no such recording") from None
 
+    def has(self, path: str) -> bool:
+        return path in self._paths
+
     def find(self, name: str) -> tuple[Recording, int] | None:
         """The recording whose address ends with this name, and the seconds for which that is still good."""
         now = self._wall()

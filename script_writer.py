@@ -1,4 +1,4 @@
-"""Writes what is said in a call: the texts of its language or its prompt set, in its voice, at the operator's pace."""
+"""Writes what is said in a call: the texts of its language or prompt set, in its voice, at the operator's pace."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -22,8 +22,9 @@ from call_script import (
     WholeCall,
     estimated_seconds,
 )
+from language_choice import bare_language, texts_tag
 from languages import SpokenTexts
-from prompt_sets import Prompt, PromptKind, PromptSet, fill
+from prompt_sets import Prompt, PromptKind, PromptSet, PromptSets, fill
 from recorded_audio import Recordings
 from verification import Mode
 
@@ -32,8 +33,8 @@ KEYPAD_TIMEOUT_SECONDS = 20  # a callee has to look for the code, and for the ke
 # A sentence that keys are said in the middle of: what comes after them may be silence.
 RECORDED_IN_PARTS = {"key_prompt": ("key_prompt_1", "key_prompt_2")}
 RECORDED_PROMPTS = (
-    "greeting", "code_prompt", "again", "menu", "goodbye", "apology", "key_greeting", "key_prompt_1", "key_prompt_2",
-    "voicemail", "keypad_greeting", "keypad_prompt", "keypad_wrong", "keypad_right",
+    "greeting", "code_prompt", "again", "menu", "goodbye", "apology", "key_greeting", "key_prompt_1",
+    "key_prompt_2", "voicemail", "keypad_greeting", "keypad_prompt", "keypad_wrong", "keypad_right",
 )  # fmt: skip
 KEY_TRIES = 2  # how often keys are asked for
 
@@ -55,14 +56,13 @@ class ScriptWriter:
         texts: Mapping[str, SpokenTexts],
         app_name: str,
         pacing: Pacing | None = None,
-        prompt_sets: Mapping[str, PromptSet] | None = None,
+        prompt_sets: PromptSets | None = None,
         recordings: Recordings | None = None,
         templates: Mapping[str, AlertTemplate] | None = None,
     ) -> None:
         self._texts = texts
-        self._app_name = app_name
         self._pacing = pacing or Pacing()
-        self._prompt_sets = prompt_sets or {}
+        self._prompt_sets = prompt_sets or PromptSets({}, {}, app_name)
         self._recordings = recordings
         self._templates = templates or {}
         self._known_utterances: dict[tuple[str, Manner], tuple[Utterance, ...]] = {}
@@ -75,7 +75,7 @@ class ScriptWriter:
 
     def languages_of_alert(self, template: str, spoken: Iterable[str]) -> tuple[str, ...]:
         """Those of the tags that an alert has a text in."""
-        return tuple(tag for tag in spoken if self._templates[template].has_text(tag))
+        return tuple(tag for tag in spoken if self._templates[template].has_text(texts_tag(tag)))
 
     # What is said while a code is told
 
@@ -138,7 +138,7 @@ class ScriptWriter:
         """The message as often as the pacing says, then the wish to have it acknowledged, if there is one."""
         name, values = read_values(sealed_form)
         template = self._templates[name]
-        return self._alert(template, template.text(manner.language, values), manner, reading)
+        return self._alert(template, template.text(texts_tag(manner.language), values), manner, reading)
 
     def _alert(self, template: AlertTemplate, text: str, manner: Manner, reading: int) -> CallScript:
         message = self._speak(text, manner)
@@ -243,7 +243,7 @@ class ScriptWriter:
 
     def _longest_alert(self, manner: Manner, reading: int) -> CallScript:
         template = self._templates[manner.template]
-        return self._alert(template, "0" * template.longest(manner.language), manner, reading)
+        return self._alert(template, "0" * template.longest(texts_tag(manner.language)), manner, reading)
 
     # The words
 
@@ -312,19 +312,19 @@ class ScriptWriter:
 
     def _voice_of(self, manner: Manner) -> str:
         """The voice that the prompt set has for a language; empty for the carrier's choice."""
-        prompt_set = self._prompt_sets.get(manner.prompts)
-        return prompt_set.voice_for(manner.language) if prompt_set is not None else ""
+        return self._prompts_of(manner).voice_for(manner.language)
 
     def _own_prompt(self, key: str, manner: Manner) -> Prompt | None:
-        prompt_set = self._prompt_sets.get(manner.prompts)
-        return prompt_set.prompt(manner.language, key) if prompt_set is not None else None
+        return self._prompts_of(manner).prompt(texts_tag(manner.language), key)
 
     def _app_name_in(self, manner: Manner) -> str:
-        prompt_set = self._prompt_sets.get(manner.prompts)
-        return (prompt_set.app_name if prompt_set is not None else "") or self._app_name
+        return self._prompts_of(manner).app_name
+
+    def _prompts_of(self, manner: Manner) -> PromptSet:
+        return self._prompt_sets.named(manner.prompts)
 
     def _texts_in(self, language: str) -> SpokenTexts:
-        return self._texts[language.split("-")[0].lower()]
+        return self._texts[bare_language(language)]
 
 
 def _longest_seconds(script: CallScript) -> float:

@@ -90,7 +90,7 @@ class Sealer:
         return None
 
     def draw_keys(self, ref: CallRef, attempt: int, length: int) -> str:
-        """The keys that a callee is to press before a code is told; others at each attempt, the same ever after."""
+        """The keys that a callee is to press before a code is told: others at each attempt, ever the same."""
         text = f"{ref.verification_id}/{ref.number}/{attempt}"
         number = int.from_bytes(hmac.digest(self._keys_key, text.encode(), sha256)[:8], "big")
         return f"{number % 10**length:0{length}d}"

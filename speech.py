@@ -2,14 +2,18 @@
 
 import string
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+import prompts_file
+import setting_values
 from call_script import Manner, Pacing
 from clock import Clock
 from language_choice import LanguageChoice
 from languages import load_spoken_texts
 from order_rules import USUAL_VOICES, OrderRules
+from prompt_sets import known_prompts
 from recorded_audio import BadRecordings, Recordings, load_recordings
 from script_writer import RECORDED_PROMPTS, ScriptWriter
 from settings import BadSettings, Settings
@@ -35,9 +39,15 @@ def open_speech(
     texts = load_spoken_texts(SPOKEN_TEXTS)
     languages = LanguageChoice(texts, settings.default_language)
     recordings = _open_recordings(settings, otp_secrets, clock)
-    configured = _open_prompts(settings, texts, recordings)
+    configured = prompts_file.load(
+        settings.prompts_file,
+        known_prompts({language: asdict(fields) for language, fields in texts.items()}),
+        settings.app_name,
+        setting_values.client_prompts(settings.client_prompts),
+        recordings.has if recordings is not None else None,
+    )
     writer = ScriptWriter(
-        texts, settings.app_name, _pacing(settings), configured.sets, recordings, configured.templates
+        texts, settings.app_name, _pacing(settings), configured.sets, recordings, configured.alerts
     )
     rules = OrderRules(
         ttl_seconds=settings.code_ttl_seconds,
@@ -47,7 +57,7 @@ def open_speech(
         auto_replay=settings.auto_replay,
         prompt_sets=configured.sets,
         voices=_voices(clients),
-        templates=configured.templates,
+        templates=configured.alerts,
     )
     speech = Speech(languages, writer, rules, recordings)
     _check(settings, speech, clients)
@@ -80,6 +90,10 @@ def _voices(clients: Sequence[VoiceProvider]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*USUAL_VOICES, *named))) if able else ()
 
 
+def _shortest_call_seconds(writer: ScriptWriter, language: str) -> float:
+    return writer.whole_call_seconds(Mode.SPEAK, 6, Manner(language, max_replays=0))
+
+
 def _check(settings: Settings, speech: Speech, clients: Sequence[VoiceProvider]) -> None:
     """What is right by itself, but not with these carriers. Raises: BadSettings."""
     problems = []
@@ -92,7 +106,7 @@ def _check(settings: Settings, speech: Speech, clients: Sequence[VoiceProvider])
     if not any(speech.languages.is_spoken(tag, tags) for tags in spoken.values()):
         known = ", ".join(dict.fromkeys(tag for tags in spoken.values() for tag in tags))
         problems.append(f"DEFAULT_LANGUAGE cannot be spoken by {', '.join(spoken)}: use one of {known}")
-    elif speech.writer.whole_call_seconds(Mode.SPEAK, 6, Manner(tag, max_replays=0)) > settings.call_time_limit_seconds:
+    elif _shortest_call_seconds(speech.writer, tag) > settings.call_time_limit_seconds:
         problems.append("CALL_TIME_LIMIT_SECONDS is too short for a code that is read as READINGS and pauses say")
     if settings.require_keypress and not any(client.capabilities.asks_for_keys for client in clients):
         problems.append(f"REQUIRE_KEYPRESS is set, but {', '.join(spoken)} cannot ask for keys before the code")

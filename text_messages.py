@@ -9,8 +9,8 @@ from time import monotonic
 from call_links import CallLinks
 from call_log import log_verification
 from clock import Clock
-from otp_store import NewCode, OtpStore
 from language_choice import LanguageChoice
+from otp_store import NewCode, OtpStore
 from phone_numbers import LineType, number_of
 from script_writer import ScriptWriter
 from send_order import SendOrder, UnsupportedOption
@@ -84,9 +84,11 @@ class TextMessages:
             new_message = NewMessage(provider.name, provider.from_number, language)
             record, code = await self._store.begin_message(order.client, order.phone, new_code, new_message)
             ref = _newest(record)
+            text = self._writer.text_message(code, language, order.prompts)
+            message = self._message(record, ref, provider, text)
             try:
                 async with asyncio.timeout(max(0.0, ends_at - monotonic())):
-                    message_id = await provider.send_message(self._message(record, ref, code, provider, language, order.prompts))
+                    message_id = await provider.send_message(message)
             except (CallOutcomeUnknown, TimeoutError):
                 log_verification(
                     logging.WARNING, "text message not confirmed", record, {"provider": provider.name}
@@ -104,19 +106,11 @@ class TextMessages:
         assert error is not None  # noqa: S101 - there is at least one carrier
         raise error
 
-    def _message(
-        self,
-        record: Verification,
-        ref: MessageRef,
-        code: str,
-        provider: SmsProvider,
-        language: str,
-        prompts: str,
-    ) -> MessageOrder:
+    def _message(self, record: Verification, ref: MessageRef, provider: SmsProvider, text: str) -> MessageOrder:
         return MessageOrder(
             to=record.phone,
             from_number=provider.from_number,
-            text=self._writer.text_message(code, language, prompts),
+            text=text,
             report_url=self._links.report_url(ref),
             reference=self._links.message_token(ref),
             expires_in_seconds=max(1, math.floor(record.expires_at - self._clock.now())),

@@ -389,7 +389,9 @@ def _end_call(record: Verification, event: CallEvent, now: float) -> Verificatio
         talk_seconds=_talk_seconds(call, event, now),
         ring_seconds=int(now - call.started_at) if ended_unanswered else call.ring_seconds,
         hangup_cause=event.hangup_cause,
-        end_reason=EndReason.ANSWERED_AND_SPOKEN if _has_served(record, spoken) else _end_reason(record, event, now),
+        end_reason=EndReason.ANSWERED_AND_SPOKEN
+        if _has_served(record, spoken)
+        else _end_reason(record, event, now),
         # Needed no more, and a million records are kept.
         overdue_at=call.started_at,
         answered_at=None,
@@ -494,7 +496,7 @@ def count_silence(record: Verification) -> Verification:
 
 
 def take_keys(record: Verification, attempt: int, now: float, *, is_right: bool) -> Verification:
-    """Keys were waited for: the right ones, wrong ones or none. What is about an earlier attempt changes nothing."""
+    """Keys were waited for: the right ones, wrong ones or none. An earlier attempt changes nothing."""
     call = record.live_call
     if call is None or not call.is_locked or attempt != call.key_tries:
         return record

@@ -243,7 +243,7 @@ def actions_of(order: CallOrder, script: WholeCall) -> list[dict[str, Any]]:
 
 
 def _ask_for_keys(events_url: str, script: WholeCall) -> list[dict[str, Any]]:
-    """Each wait for keys leads to the code when they were pressed, else to the next one, at last to the goodbye."""
+    """Each wait for keys leads to the code if they were pressed, else to the next one, at last to the goodbye."""
     actions: list[dict[str, Any]] = []
     for number, step in enumerate(script.keys_first, start=1):
         actions += [

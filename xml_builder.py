@@ -28,8 +28,8 @@ class Dialect:
 
     `menu` is the element that gathers keys; `menu_attributes` are set on each of them, the wait in seconds goes
     into `menu_timeout_attribute`, raised to `menu_shortest_seconds` where the provider asks for more, and the
-    number of keys into `menu_keys_attribute`. Each language has its voices in `voices`, else the plain ones; further
-    ones can be named, with the language of each. Voices whose names begin with `ssml_voices` understand SSML.
+    number of keys into `menu_keys_attribute`. Each language has its voices in `voices`, else the plain ones;
+    further ones can be named, with the language of each. Voices whose names begin with `ssml_voices` know SSML.
     """
 
     pause: str
