@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +12,14 @@ from call_flow import CallFlow
 from call_links import CallLinks
 from call_placer import CallPlacer
 from call_router import CallPolicy, CallRouter
-from call_script import ScriptWriter, load_spoken_texts
+from call_script import ScriptWriter, SpokenTexts, load_spoken_texts
 from carrier_line import CarrierLine, LineLimits
 from clock import Clock
 from dialer import Dialer
 from otp_service import OtpService
 from otp_store import MemoryOtpStore, OtpStore, StoreRules
+from prompt_sets import known_prompts
+from prompts_file import PromptsFile, load
 from protection import Protection
 from redial import RedialPolicy, Redials
 from sealing import Sealer
@@ -38,6 +41,7 @@ class Services(NamedTuple):
     router: CallRouter
     placer: CallPlacer
     timekeeper: Timekeeper
+    prompts: PromptsFile
 
 
 def open_services(
@@ -58,7 +62,9 @@ def open_services(
     store = MemoryOtpStore(sealer, clock, rules)
     url = settings.base_url
     links = CallLinks(sealer, url, settings.fallback_public_url or url)
-    writer = ScriptWriter(load_spoken_texts(SPOKEN_TEXTS), settings.app_name, settings.default_language)
+    spoken_texts = load_spoken_texts(SPOKEN_TEXTS)
+    prompts = _prompts(settings, spoken_texts)
+    writer = ScriptWriter(spoken_texts, settings.app_name, settings.default_language)
     _check_default_language(settings, writer, clients)
     policy = CallPolicy(
         ring_timeout_seconds=settings.ring_timeout_seconds,
@@ -78,7 +84,15 @@ def open_services(
     placer = CallPlacer(store, router, dialer, protection.guard, clock)
     service = OtpService(store, router, placer, texts, protection, clock)
     timekeeper = Timekeeper(service, placer, router, store, events, redials, protection, clock)
-    return Services(service, flow, texts, router, placer, timekeeper)
+    return Services(service, flow, texts, router, placer, timekeeper, prompts)
+
+
+def _prompts(settings: Settings, spoken_texts: Mapping[str, SpokenTexts]) -> PromptsFile:
+    """Raises: BadSettings."""
+    known = known_prompts({language: asdict(texts) for language, texts in spoken_texts.items()})
+    return load(
+        settings.prompts_file, known, settings.app_name, setting_values.client_prompts(settings.client_prompts)
+    )
 
 
 def _redial_policy(settings: Settings) -> RedialPolicy:

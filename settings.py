@@ -1,7 +1,7 @@
 """Environment to one frozen Settings. Nothing else reads the environment."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,6 +69,7 @@ _LISTS: dict[str, Callable[[str], object]] = {
     "blocked": setting_values.block_targets,
     "safe_prefixes": setting_values.prefixes,
     "client_quotas": setting_values.quotas,
+    "client_prompts": setting_values.client_prompts,
     "call_prices": setting_values.prices,
     "spend_per_hour": setting_values.millionths,
     "spend_per_day": setting_values.millionths,
@@ -142,7 +143,9 @@ class Settings(CarrierSettings):
 
     workers: int = Field(1, ge=1)
     otp_secret: SecretStr = SecretStr("")
-    app_name: str = Field("your app", min_length=1, max_length=60)
+    app_name: str = "your app"
+    prompts_file: str = ""
+    client_prompts: str = ""
     default_language: str = "en-US"
     code_ttl_seconds: int = Field(300, ge=30, le=600)
     max_attempts: int = Field(5, ge=1, le=5)
@@ -186,9 +189,7 @@ class Settings(CarrierSettings):
     @field_validator("app_name")
     @classmethod
     def _speakable(cls, value: str) -> str:
-        if not re.fullmatch(r"[^\W_][\w .,'&!-]*", value):
-            raise ValueError("may hold letters, digits, spaces and . , ' & ! - only: it is spoken")
-        return value
+        return setting_values.app_name(value)
 
     @field_validator("default_language", "phlo_language")
     @classmethod
@@ -305,6 +306,8 @@ def _contradictions(settings: Settings) -> list[str]:
         )
     if settings.environment is Environment.PRODUCTION and settings.needs_tunnel:
         problems.append("PUBLIC_URL is not set: with ENVIRONMENT=production no tunnel is opened")
+    if settings.client_prompts and not settings.prompts_file:
+        problems.append("CLIENT_PROMPTS is set, but PROMPTS_FILE is not: its sets are in that file")
     if settings.workers > 1:
         problems.append("WORKERS is more than 1: the store in memory serves one process")
     if any(len(secret) < 32 for secret in settings.otp_secrets):
@@ -396,9 +399,14 @@ def _exposures(settings: Settings) -> list[str]:
         )
     operators = setting_values.client_keys(settings.operator_keys.get_secret_value())
     clients = setting_values.client_keys(settings.api_keys.get_secret_value())
-    unknown = set(setting_values.quotas(settings.client_quotas)) - {client for client, _ in clients}
-    if unknown:
-        problems.append(f"CLIENT_QUOTAS names clients without a key in API_KEYS: {', '.join(sorted(unknown))}")
+    by_client: dict[str, Iterable[str]] = {
+        "CLIENT_QUOTAS": setting_values.quotas(settings.client_quotas),
+        "CLIENT_PROMPTS": setting_values.client_prompts(settings.client_prompts),
+    }
+    for name, values in by_client.items():
+        unknown = set(values) - {client for client, _ in clients}
+        if unknown:
+            problems.append(f"{name} names clients without a key in API_KEYS: {', '.join(sorted(unknown))}")
     if {key for _, key in operators} & {key for _, key in clients}:
         problems.append("OPERATOR_KEYS has a key that is in API_KEYS, too: give operators keys of their own")
     return problems
