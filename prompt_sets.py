@@ -35,8 +35,9 @@ class PromptKind(StrEnum):
 class Prompt(NamedTuple):
     """What is said at one place of a call.
 
-    `content` is text, a whole `<speak>` element, or a file below AUDIO_DIR. `words` is the same without markup,
-    for carriers without SSML and for estimates, with `break_seconds` of silence in it; audio has no words.
+    `content` is text, a whole `<speak>` element, or a file below AUDIO_DIR; the name of the app is in it already.
+    `words` is the same without markup, for carriers without SSML and for estimates, with `break_seconds` of
+    silence in it; audio has no words.
     """
 
     kind: PromptKind
@@ -46,7 +47,7 @@ class Prompt(NamedTuple):
 
     def filled(self, values: Mapping[str, str]) -> "Prompt":
         """With values in the place of its `{placeholders}`. Raises: KeyError for one that is missing."""
-        if self.kind is PromptKind.AUDIO:
+        if "{" not in self.content:
             return self
         words = fill(self.words, values)
         if self.kind is PromptKind.TEXT:
@@ -71,13 +72,18 @@ class PromptSet:
 
     def voice_for(self, language: str) -> str:
         """female, male, a carrier's own name of a voice, or '' for the carrier's own choice."""
-        found = (self.voices[tag] for tag in (*widening(language), "") if tag in self.voices)
-        return next(found, "")
+        for tag in widening(language):
+            if tag in self.voices:
+                return self.voices[tag]
+        return self.voices.get("", "")
 
     def prompt(self, language: str, key: str) -> Prompt | None:
         """The set's own prompt; None where that of the language file is said."""
-        prompts = (self.prompts[tag] for tag in widening(language) if tag in self.prompts)
-        return next((found[key] for found in prompts if key in found), None)
+        for tag in widening(language):
+            prompts = self.prompts.get(tag)
+            if prompts and key in prompts:
+                return prompts[key]
+        return None
 
 
 class PromptSets:
@@ -185,18 +191,18 @@ class _SetReader:
         for tag, place, voice in by_tag(self._file, voices_where, by_language, self._known):
             voices[tag] = self._voice(place, voice)
         prompts = {
-            tag: self._prompts(place, tag, value)
+            tag: {key: _named(prompt, app_name) for key, prompt in self._prompts(place, tag, value).items()}
             for tag, place, value in by_tag(self._file, where, table, self._known, "app_name, voice, voices or ")
         }
         return PromptSet(name, app_name, voices, prompts)
 
     def _app(self, where: Where, value: object) -> str:
-        name = self._file.text((*where, "app_name"), value) or ""
+        name = self._file.text((*where, "app_name"), value)
         try:
-            return setting_values.app_name(name)
+            return setting_values.app_name(name) if name is not None else ""
         except ValueError as error:
             self._file.report((*where, "app_name"), str(error))
-            return name
+            return ""
 
     def _voice(self, where: Where, value: object) -> str:
         voice = value if isinstance(value, str) else ""
@@ -251,6 +257,12 @@ class _SetReader:
         elif not self._has_audio(path):
             self._file.report(where, "names an audio file that AUDIO_DIR does not have")
         return Prompt(PromptKind.AUDIO, path)
+
+
+def _named(prompt: Prompt, app_name: str) -> Prompt:
+    said = escaped(app_name) if prompt.kind is PromptKind.SSML else app_name
+    words = prompt.words.replace("{app}", app_name)
+    return prompt._replace(content=prompt.content.replace("{app}", said), words=words)
 
 
 def check_name(file: ConfigFile, where: Where) -> None:
