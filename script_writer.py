@@ -62,6 +62,9 @@ class ScriptWriter:
     ) -> None:
         self._texts = texts
         self._pacing = pacing or Pacing()
+        # One object each: what is built of steps is looked up quickest by the very same ones.
+        self._digit_pause = Pause(self._pacing.digit_pause_seconds)
+        self._reading_pause = Pause(self._pacing.reading_pause_seconds)
         self._prompt_sets = prompt_sets or PromptSets({}, {}, app_name)
         self._recordings = recordings
         self._templates = templates or {}
@@ -88,8 +91,8 @@ class ScriptWriter:
         spelled = self._spelled(code, manner)
         steps = [*self._lead_in(), *self._said(opening if reading == 1 else ("again",), manner), *spelled]
         for _ in range(self._pacing.readings - 1):
-            steps += [Pause(self._pacing.reading_pause_seconds), *self._said(("again",), manner), *spelled]
-        steps.append(Pause(self._pacing.digit_pause_seconds))
+            steps += [self._reading_pause, *self._said(("again",), manner), *spelled]
+        steps.append(self._digit_pause)
         has_menu = reading <= manner.max_replays and not manner.auto_replay
         return (*steps, *(self.menu(manner) if has_menu else (Continue(),)))
 
@@ -145,8 +148,8 @@ class ScriptWriter:
         again = () if reading == 1 else self._say("alert_again", manner)
         steps: list[Step] = [*self._lead_in(), *again, message]
         for _ in range(self._pacing.readings - 1):
-            steps += [Pause(self._pacing.reading_pause_seconds), *self._say("alert_again", manner), message]
-        steps.append(Pause(self._pacing.digit_pause_seconds))
+            steps += [self._reading_pause, *self._say("alert_again", manner), message]
+        steps.append(self._digit_pause)
         return (*steps, *(self.ask_to_acknowledge(manner) if template.acknowledge else (Continue(),)))
 
     def ask_to_acknowledge(self, manner: Manner) -> CallScript:
@@ -232,7 +235,7 @@ class ScriptWriter:
             ending = (*again, *self.goodbye(manner))
         asked = KEY_TRIES * _longest_seconds(self.ask_for_keys("0" * manner.keys_first, manner))
         before = asked if manner.keys_first else 0
-        pause = Pause(self._pacing.reading_pause_seconds)
+        pause = self._reading_pause
         said_once = first[: first.index(pause)] if pause in first else first
         return _Estimates(
             first_reading=before + estimated_seconds(said_once),
@@ -256,13 +259,12 @@ class ScriptWriter:
         steps: list[Step] = []
         for key in keys:
             steps += self._say(key, manner)
-        return [*steps, Pause(self._pacing.digit_pause_seconds)]
+        return [*steps, self._digit_pause]
 
     def _spelled(self, code: str, manner: Manner) -> list[Step]:
-        pause = Pause(self._pacing.digit_pause_seconds)
         steps: list[Step] = []
         for character in code:
-            steps += (self._character(character, manner), pause)
+            steps += (self._character(character, manner), self._digit_pause)
         return steps[:-1]
 
     def _character(self, character: str, manner: Manner) -> Utterance:

@@ -53,31 +53,50 @@ class Dialect:
 
 def render(script: CallScript, dialect: Dialect, urls: CallUrls) -> bytes:
     """The XML document for a script, UTF-8, with the provider's own element names."""
-    return f"<Response>{''.join(_step(step, dialect, urls) for step in script)}</Response>".encode()
+    parts = [
+        _plain_step(step, dialect) if type(step) in _PLAIN else _asking_step(step, dialect, urls)
+        for step in script
+    ]
+    return f"<Response>{''.join(parts)}</Response>".encode()
 
 
 SILENT_HANGUP_XML = b"<Response><Hangup/></Response>"
 """In every dialect: the answer to a callback that must learn nothing."""
 
 
-def _step(step: Step, dialect: Dialect, urls: CallUrls) -> str:
+_PLAIN = frozenset({Speak, Pause, PlayAudio, Hangup})
+
+
+def _asking_step(step: Step, dialect: Dialect, urls: CallUrls) -> str:
     match step:
-        case Speak() | Pause() | PlayAudio() | Hangup():
-            return _plain_step(step, dialect)
-        case Menu(prompt, timeout_seconds, keys):
-            timeout = max(timeout_seconds, dialect.menu_shortest_seconds)
-            attributes = {
-                "action": urls.choice,
-                "method": "POST",
-                dialect.menu_timeout_attribute: str(timeout),
-                dialect.menu_keys_attribute: str(keys),
-                **dict(dialect.menu_attributes),
-            }
-            return _element(dialect.menu, attributes, "".join(_plain_step(part, dialect) for part in prompt))
+        case Menu():
+            before, after = _menu(step, dialect)
+            return f"{before}{quoteattr(urls.choice)}{after}"
         case Continue():
-            return _element("Redirect", {"method": "POST"}, escaped(urls.choice))
+            return _redirect(urls.choice)
         case Replay():
-            return _element("Redirect", {"method": "POST"}, escaped(urls.answer))
+            return _redirect(urls.answer)
+        case _:
+            return _plain_step(step, dialect)
+
+
+@lru_cache(maxsize=1024)
+def _menu(step: Menu, dialect: Dialect) -> tuple[str, str]:
+    """What stands before and after the action URL, the only part that is another one in each call."""
+    timeout = max(step.timeout_seconds, dialect.menu_shortest_seconds)
+    attributes = {
+        "method": "POST",
+        dialect.menu_timeout_attribute: str(timeout),
+        dialect.menu_keys_attribute: str(step.keys),
+        **dict(dialect.menu_attributes),
+    }
+    prompt = "".join(_plain_step(part, dialect) for part in step.prompt)
+    start, rest = _element(dialect.menu, attributes, prompt).split(" ", 1)
+    return f"{start} action=", f" {rest}"
+
+
+def _redirect(url: str) -> str:
+    return f'<Redirect method="POST">{escape(url)}</Redirect>'
 
 
 @lru_cache(maxsize=4096)  # greetings and digits repeat from call to call
