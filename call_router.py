@@ -105,11 +105,14 @@ class CallRouter:
         if order.mode is Mode.ALERT:
             spoken = self._writer.languages_of_alert(order.template, spoken)
         language = self._languages.choose(order.language, order.phone, spoken)
-        return Candidate(provider, line, language, language in recorded) if language is not None else None
+        if language is None:
+            return None
+        recording = self._languages.match(language, recorded)
+        return Candidate(provider, line, recording or language, is_recorded=recording is not None)
 
     def _is_wanted(self, order: SendOrder, candidate: Candidate) -> bool:
         """Whether a carrier speaks the language that was asked for: those that do go before the others."""
-        return order.language is None or self._languages.is_spoken(order.language, (candidate.language,))
+        return order.language is None or bool(self._languages.match(order.language, (candidate.language,)))
 
     @staticmethod
     def _spoken_by(able: Sequence[tuple[VoiceProvider, CarrierLine]]) -> str:

@@ -17,10 +17,6 @@ class LanguageChoice:
     def knows(self, tag: str) -> bool:
         return bare_language(tag) in self.known
 
-    def is_spoken(self, tag: str, spoken: Iterable[str]) -> bool:
-        """Whether a tag, or another variety of its language, is among those that can be spoken."""
-        return self._match(tag, spoken) is not None
-
     def choose(self, wanted: str | None, phone: str, spoken: Iterable[str]) -> str | None:
         """The best tag out of those that can be spoken; None when not even the default language can be.
 
@@ -30,10 +26,11 @@ class LanguageChoice:
         region = region_of(phone)
         regional = self._language_of_region.get(region or "")
         wishes = (wanted, f"{regional}-{region}" if regional else None, self._default_language)
-        matches = (self._match(wish, spoken) for wish in wishes if wish is not None)
+        matches = (self.match(wish, spoken) for wish in wishes if wish is not None)
         return next((tag for tag in matches if tag is not None), None)
 
-    def _match(self, wanted: str, spoken: Iterable[str]) -> str | None:
+    def match(self, wanted: str, spoken: Iterable[str]) -> str | None:
+        """The wanted tag, or another variety of its language, among those that can be spoken."""
         language = bare_language(wanted)
         if language not in self.known:
             return None

@@ -94,6 +94,8 @@ class OrderRules:
         return prompt_set.name
 
     def _voice(self, wanted: str | None) -> str:
+        if wanted is not None and not self.voices:
+            raise UnsupportedOption("voice", "cannot be chosen with these carriers")
         if wanted is not None and wanted not in self.voices:
             raise UnsupportedOption("voice", _one_of(self.voices))
         return wanted or ""
@@ -105,4 +107,4 @@ def _first_problem(error: BadValues) -> tuple[str, str]:
 
 
 def _one_of(names: Collection[str]) -> str:
-    return f"must be one of {', '.join(dict.fromkeys(names))}" if names else "is not known: none is configured"
+    return f"must be one of {', '.join(dict.fromkeys(names))}" if names else "is not known: PROMPTS_FILE has none"

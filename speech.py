@@ -103,7 +103,7 @@ def _check(settings: Settings, speech: Speech, clients: Sequence[VoiceProvider])
         for client in clients
     }
     tag = settings.default_language
-    if not any(speech.languages.is_spoken(tag, tags) for tags in spoken.values()):
+    if not any(speech.languages.match(tag, tags) for tags in spoken.values()):
         known = ", ".join(dict.fromkeys(tag for tags in spoken.values() for tag in tags))
         problems.append(f"DEFAULT_LANGUAGE cannot be spoken by {', '.join(spoken)}: use one of {known}")
     elif _shortest_call_seconds(speech.writer, tag) > settings.call_time_limit_seconds:

@@ -56,7 +56,7 @@ def render(script: CallScript, dialect: Dialect, urls: CallUrls) -> bytes:
     parts = [
         _plain_step(step, dialect) if type(step) in _PLAIN else _asking_step(step, dialect, urls)
         for step in script
-    ]
+    ]  # fmt: skip
     return f"<Response>{''.join(parts)}</Response>".encode()
 
 
