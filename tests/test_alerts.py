@@ -51,7 +51,8 @@ async def test_a_message_is_told_twice_and_its_end_is_its_delivery(service: Runn
     assert [text for text in told.texts if "parcel" in text] == [TOLD, TOLD]
     assert told.keys == 0
     last = await alert.press(told)
-    assert last.ends and last.says("Goodbye")
+    assert last.ends
+    assert last.says("Goodbye")
     status = await alert.hang_up()
     assert (status["mode"], status["status"], status["acknowledged"]) == ("alert", "delivered", False)
     assert status["call"]["end_reason"] == "answered_and_spoken"
@@ -60,9 +61,11 @@ async def test_a_message_is_told_twice_and_its_end_is_its_delivery(service: Runn
 async def test_a_key_acknowledges(service: RunningService) -> None:
     alert = await begin_alert(service, "outage")
     told = await alert.answer()
-    assert told.keys == 1 and told.says("The pump in the cellar has stopped.")
+    assert told.keys == 1
+    assert told.says("The pump in the cellar has stopped.")
     last = await alert.press(told, "1")
-    assert last.ends and last.says("Thank you")
+    assert last.ends
+    assert last.says("Thank you")
     status = await alert.hang_up()
     assert (status["status"], status["acknowledged"]) == ("delivered", True)
 
@@ -70,7 +73,8 @@ async def test_a_key_acknowledges(service: RunningService) -> None:
 async def test_what_is_not_acknowledged_is_told_once_more(service: RunningService) -> None:
     alert = await begin_alert(service, "outage")
     again = await alert.go_on(await alert.press(await alert.answer()))
-    assert again.says("The pump in the cellar has stopped.") and again.keys == 1
+    assert again.says("The pump in the cellar has stopped.")
+    assert again.keys == 1
     assert (await alert.press(again)).says("Goodbye")
     status = await alert.hang_up()
     assert (status["status"], status["acknowledged"]) == ("delivered", False)
@@ -160,7 +164,8 @@ async def test_what_cannot_be_is_refused_by_name(
     refused = await send(service, **fields)
     assert refused.status_code == 422, refused.text
     error = refused.json()["errors"][0]
-    assert error["field"] == field and message in error["message"]
+    assert error["field"] == field
+    assert message in error["message"]
 
 
 async def test_without_templates_there_is_no_alert() -> None:

@@ -22,7 +22,8 @@ async def test_the_right_code_verifies_at_once_and_is_announced(service: Running
     assert asking.says("Please type the code that you see on your screen")
     assert asking.spoken_digits == "", "who does not see the code must not hear it"
     last = await call.press(asking, code)
-    assert last.ends and last.says("Your number is confirmed")
+    assert last.ends
+    assert last.says("Your number is confirmed")
     status = await call.hang_up()
     assert (status["mode"], status["status"]) == ("keypad", "verified")
     assert status["call"]["end_reason"] == "answered_and_spoken"
@@ -41,10 +42,12 @@ async def test_a_code_that_is_told_is_never_shown(service: RunningService) -> No
 async def test_there_are_two_tries_which_count_as_attempts(service: RunningService) -> None:
     call = await begin(service, code=CODE)
     second = await call.press(await call.answer(), "610388")
-    assert second.says("That was not the code") and second.keys == 6
+    assert second.says("That was not the code")
+    assert second.keys == 6
     assert (await call.status())["attempts_left"] == 4
     last = await call.press(second, "610387")
-    assert last.ends and not last.says("confirmed")
+    assert last.ends
+    assert not last.says("confirmed")
     status = await call.hang_up()
     assert (status["status"], status["attempts_left"]) == ("undelivered", 3)
     assert status["call"]["end_reason"] == "answered_and_spoken"
@@ -53,7 +56,8 @@ async def test_there_are_two_tries_which_count_as_attempts(service: RunningServi
 async def test_silence_costs_no_attempt(service: RunningService) -> None:
     call = await begin(service, code=CODE)
     second = await call.press(await call.answer())
-    assert not second.says("That was not the code") and second.keys == 6
+    assert not second.says("That was not the code")
+    assert second.keys == 6
     assert (await call.press(second)).ends
     status = await call.hang_up()
     assert (status["attempts_left"], status["call"]["end_reason"]) == (5, "no_keypress")
@@ -105,7 +109,8 @@ async def test_a_running_code_does_not_change_its_way(service: RunningService) -
 async def test_while_its_call_is_live_neither(service: RunningService) -> None:
     await begin_call(service, code=CODE)
     refused = await service.send(PHONE, mode="keypad")
-    assert refused.status_code == 409 and 'code"' not in refused.text.replace('"code":"call_in_progress"', "")
+    assert refused.status_code == 409
+    assert 'code"' not in refused.text.replace('"code":"call_in_progress"', "")
 
 
 async def test_a_resend_shows_the_code_that_is_right_then(service: RunningService) -> None:
@@ -121,7 +126,8 @@ async def test_a_second_request_during_the_call_joins_it(service: RunningService
     call = await begin(service)
     code = keep_secret(call.sent["code"])
     joined = (await service.send(PHONE, mode="keypad")).json()
-    assert joined["deduplicated"] is True and "code" not in joined
+    assert joined["deduplicated"] is True
+    assert "code" not in joined
     assert (await call.press(await call.answer(), code)).says("Your number is confirmed")
 
 

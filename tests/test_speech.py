@@ -81,7 +81,8 @@ async def test_the_default_set_is_for_all_others(prompts_file: str) -> None:
 async def test_keys_are_said_in_the_middle_of_a_sentence(prompts_file: str) -> None:
     async with run_service(prompts_file=prompts_file, require_keypress=True) as running:
         asking = await (await begin_call(running, code=CODE, prompts="acme")).answer()
-        assert asking.texts[-4] == "Press" and asking.texts[-1] == "to go on."
+        assert asking.texts[-4] == "Press"
+        assert asking.texts[-1] == "to go on."
         assert len(asking.spoken_digits) == 2
 
 
@@ -114,7 +115,8 @@ async def test_what_is_not_known_is_refused_with_what_is(
         refused = await running.send(PHONE, **fields)
         assert refused.status_code == 422
         error = refused.json()["errors"][0]
-        assert error["field"] == field and accepted in error["message"]
+        assert error["field"] == field
+        assert accepted in error["message"]
 
 
 async def test_a_language_that_no_carrier_speaks_falls_to_the_next_best_and_is_named() -> None:
@@ -138,7 +140,8 @@ async def test_replays_come_by_themselves_where_that_is_wanted() -> None:
         first = await call.answer()
         assert first.keys == 0
         second = await call.go_on(await call.press(first))
-        assert second.code == CODE and second.texts[0] == "Once more. Your code is"
+        assert second.code == CODE
+        assert second.texts[0] == "Once more. Your code is"
         assert (await call.press(second)).texts == ["Goodbye."]
 
 
@@ -147,7 +150,8 @@ async def test_a_menu_that_is_met_with_silence_comes_once_more() -> None:
     async with run_service() as running:
         call = await begin_call(running, code=CODE)
         menu = await call.press(await call.answer())
-        assert menu.texts == ["To hear the code again, press 1."] and menu.keys == 1
+        assert menu.texts == ["To hear the code again, press 1."]
+        assert menu.keys == 1
         assert (await call.go_on(await call.press(menu, "1"))).code == CODE
 
 
@@ -159,13 +163,15 @@ async def test_recordings_take_the_place_of_voices(tmp_path: Path) -> None:
         asking = await call.answer()
         assert not asking.texts
         # The greeting, the wish for keys in two parts, and two keys in between.
-        assert len(asking.played) == 5 and asking.keys == 2
+        assert len(asking.played) == 5
+        assert asking.keys == 2
         keys = running.app.state.service._placer._dialer._sealer.draw_keys(CallRef(call.id, 1), 0, 2)
         reading = await call.go_on(await call.press(asking, keys))
         code = reading.played[1:7]
         assert code[0] == code[1] != code[2] == code[3] != code[4] == code[5]
         for url in {*reading.played}:
-            assert "hi" not in url.split("/")[-1] and (await running.client.get(url)).status_code == 200
+            assert "hi" not in url.split("/")[-1]
+            assert (await running.client.get(url)).status_code == 200
 
 
 async def test_a_voice_that_is_asked_for_is_no_recording(tmp_path: Path) -> None:
