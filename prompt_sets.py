@@ -98,6 +98,11 @@ class PromptSets:
     def names(self) -> tuple[str, ...]:
         return tuple(self._sets)
 
+    def voices(self) -> Iterator[tuple[str, str]]:
+        """Every voice that a set has, with the name of its set."""
+        for prompt_set in self._sets.values():
+            yield from ((prompt_set.name, voice) for voice in prompt_set.voices.values())
+
     def named(self, name: str) -> PromptSet:
         """The set of a call under way; an empty one for an empty name."""
         return self._sets.get(name, self._without_prompts)

@@ -97,6 +97,8 @@ def _shortest_call_seconds(writer: ScriptWriter, language: str) -> float:
 def _check(settings: Settings, speech: Speech, clients: Sequence[VoiceProvider]) -> None:
     """What is right by itself, but not with these carriers. Raises: BadSettings."""
     problems = []
+    known_voices = dict.fromkeys((*USUAL_VOICES, *speech.rules.voices))
+    prompt_sets = speech.rules.prompt_sets
     recorded = speech.writer.recorded_languages
     spoken = {
         client.name: (*client.capabilities.languages, *(recorded if client.capabilities.plays_audio else ()))
@@ -108,6 +110,11 @@ def _check(settings: Settings, speech: Speech, clients: Sequence[VoiceProvider])
         problems.append(f"DEFAULT_LANGUAGE cannot be spoken by {', '.join(spoken)}: use one of {known}")
     elif _shortest_call_seconds(speech.writer, tag) > settings.call_time_limit_seconds:
         problems.append("CALL_TIME_LIMIT_SECONDS is too short for a code that is read as READINGS and pauses say")
+    problems += [
+        f"PROMPTS_FILE: prompts.{name} has the voice {voice}, which no carrier has: use {', '.join(known_voices)}"
+        for name, voice in prompt_sets.voices()
+        if voice not in known_voices
+    ]
     if settings.require_keypress and not any(client.capabilities.asks_for_keys for client in clients):
         problems.append(f"REQUIRE_KEYPRESS is set, but {', '.join(spoken)} cannot ask for keys before the code")
     if problems:

@@ -200,6 +200,12 @@ def test_what_these_carriers_cannot_do_stops_the_start(settings: dict[str, Any],
         create_app(load_settings(**NO_LIMITS, **settings))
 
 
+def test_a_voice_that_no_carrier_has_stops_the_start(prompts_file: str) -> None:
+    Path(prompts_file).write_text(PROMPTS.replace('"male"', '"Polly.Robot"'), encoding="utf-8")
+    with pytest.raises(BadSettings, match=r"prompts\.acme has the voice Polly\.Robot.*Polly\.Salli"):
+        create_app(load_settings(**NO_LIMITS, prompts_file=prompts_file))
+
+
 async def test_fewer_replays_are_offered_where_the_call_would_be_too_long() -> None:
     async with run_service(call_time_limit_seconds=100) as running:
         call = await begin_call(running, code=CODE, max_replays=3)
