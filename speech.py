@@ -1,7 +1,7 @@
 """All that calls are spoken with, opened at the start: texts, prompt sets, alert templates, recordings, voices."""
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import setting_values
 from call_script import Manner, Pacing
 from clock import Clock
 from language_choice import LanguageChoice
-from languages import load_spoken_texts
+from languages import SpokenTexts, load_spoken_texts
 from order_rules import USUAL_VOICES, OrderRules
 from prompt_sets import known_prompts
 from recorded_audio import BadRecordings, Recordings, load_recordings
@@ -36,7 +36,7 @@ def open_speech(
     settings: Settings, otp_secrets: Sequence[str], clock: Clock, clients: Sequence[VoiceProvider]
 ) -> Speech:
     """Raises: BadSettings, with a line for each thing that is wrong with the files."""
-    texts = load_spoken_texts(SPOKEN_TEXTS)
+    texts = _load_texts()
     languages = LanguageChoice(texts, settings.default_language)
     recordings = _open_recordings(settings, otp_secrets, clock)
     configured = prompts_file.load(
@@ -62,6 +62,13 @@ def open_speech(
     speech = Speech(languages, writer, rules, recordings)
     _check(settings, speech, clients)
     return speech
+
+
+def _load_texts() -> Mapping[str, SpokenTexts]:
+    try:
+        return load_spoken_texts(SPOKEN_TEXTS)
+    except ValueError as error:
+        raise BadSettings([f"spoken_texts/{problem}" for problem in str(error).splitlines()]) from None
 
 
 def _pacing(settings: Settings) -> Pacing:

@@ -200,6 +200,15 @@ def test_what_these_carriers_cannot_do_stops_the_start(settings: dict[str, Any],
         create_app(load_settings(**NO_LIMITS, **settings))
 
 
+def test_an_incomplete_language_stops_the_start_with_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xx.toml").write_text('name = "None"\ngreeting = "Hello"\n', encoding="utf-8")
+    monkeypatch.setattr("speech.SPOKEN_TEXTS", tmp_path)
+    with pytest.raises(BadSettings, match=r"spoken_texts/xx\.toml: digits is missing\n"):
+        create_app(load_settings(**NO_LIMITS))
+
+
 def test_a_voice_that_no_carrier_has_stops_the_start(prompts_file: str) -> None:
     Path(prompts_file).write_text(PROMPTS.replace('"male"', '"Polly.Robot"'), encoding="utf-8")
     with pytest.raises(BadSettings, match=r"prompts\.acme has the voice Polly\.Robot.*Polly\.Salli"):
