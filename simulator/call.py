@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from simulator.callees import Reaction
 from simulator.clock import SimulatorClock
-from simulator.lines import CalleeHungUp, Line, Sound
+from simulator.lines import CalleeHungUp, KeyWait, Line, Sound
 
 logger = logging.getLogger(__name__)
 
@@ -134,12 +134,16 @@ class SimulatedCall(ABC):
         await self.line.listen(sound)
         self._advance(sound.seconds)
 
-    async def wait_for_key(self, prompt: tuple[Sound, ...], timeout_seconds: float) -> str:
-        """The key that was pressed during a prompt or in time after it, or "". Raises: as `listen`."""
+    async def wait_for_keys(self, prompt: tuple[Sound, ...], wait: KeyWait) -> str:
+        """The keys that were pressed during a prompt or in time after it, or "". Raises: as `listen`."""
         self.spoken += [sound.text for sound in prompt if sound.text]
-        key, seconds = await self.line.wait_for_key(prompt, timeout_seconds)
+        keys, seconds = await self.line.wait_for_keys(prompt, wait)
         self._advance(seconds)
-        return key
+        return keys
+
+    async def wait_for_key(self, prompt: tuple[Sound, ...], timeout_seconds: float) -> str:
+        """The same for one key."""
+        return await self.wait_for_keys(prompt, KeyWait(timeout_seconds))
 
     # The course of a call
 

@@ -15,10 +15,10 @@ from simulator.answer_xml import BadXml, Document, Element
 from simulator.call import CallEnded, CallRequest, SimulatedCall, speech
 from simulator.callbacks import CallbackSender, Unreachable
 from simulator.hangup_causes import Cause
-from simulator.lines import Sound
+from simulator.lines import KEYS, KeyWait, Sound
 
 AUDIO_SECONDS = 3.0  # length of any played file: the simulator does not fetch audio
-KEYS = "1234567890*#"
+AUTO_SECONDS = 2.0  # between keys, *inferred*: no page says how long "auto" is
 MAX_DOCUMENTS = 50  # a customer who redirects for ever must not keep a call for ever
 
 
@@ -39,10 +39,15 @@ class XmlCallRequest(CallRequest):
 
 
 class KeyTimeout(NamedTuple):
-    """How long an element waits for a key: the attribute that says it, and what holds without it."""
+    """How long an element waits for a key: the attribute that says it, and what holds without it.
+
+    The same for the next keys, and how many it takes where `numDigits` does not say so.
+    """
 
     attribute: str
     default_seconds: float
+    between_attribute: str = "digitEndTimeout"
+    most_keys: int = 1
 
 
 @dataclass(eq=False)
@@ -142,31 +147,41 @@ class XmlCall(SimulatedCall, ABC):
         return None
 
     async def _gather(self, element: Element) -> Document | None:
-        key = await self._ask_for_key(element)
-        if not key and not self.no_input_posts:
+        keys = await self._ask_for_keys(element)
+        if not keys and not self.no_input_posts:
             return None
         attributes = element.attributes
         action = Url(attributes["action"], attributes.get("method", "POST"))
-        document = await self._fetch(action, self.key_fields(element, key), "action")
+        document = await self._fetch(action, self.key_fields(element, keys), "action")
         return document if attributes.get("redirect", "true") == "true" else None
 
-    async def _ask_for_key(self, element: Element) -> str:
-        """The key, or "" when there was none.
+    async def _ask_for_keys(self, element: Element) -> str:
+        """The keys without the one that finishes them, or "" when there were none.
 
         Plivo's elements may ask several times, and for certain keys only. *Inferred*: `retries` counts the first
         time, and a key that is not asked for uses one up.
         """
         attributes = element.attributes
-        timeout = self.key_timeouts[element.name]
-        seconds = float(attributes.get(timeout.attribute, timeout.default_seconds))
+        wait = self._key_wait(element)
         prompt = tuple(sound_of(child) for child in element.children for _ in range(_repeats(child)))
         for _ in range(int(attributes.get("retries", "1"))):
-            key = await self.wait_for_key(prompt, seconds)
-            if key and key in attributes.get("validDigits", KEYS):
-                return key
-            if key and "invalidDigitsSound" in attributes:
+            keys = (await self.wait_for_keys(prompt, wait)).removesuffix(wait.end_keys)
+            if keys and set(keys) <= set(attributes.get("validDigits", KEYS)):
+                return keys
+            if keys and "invalidDigitsSound" in attributes:
                 await self.listen(Sound(AUDIO_SECONDS, url=attributes["invalidDigitsSound"]))
         return ""
+
+    def _key_wait(self, element: Element) -> KeyWait:
+        attributes, timeout = element.attributes, self.key_timeouts[element.name]
+        between = attributes.get(timeout.between_attribute, "auto")
+        finish_key = attributes.get("finishOnKey", "#")
+        return KeyWait(
+            first_seconds=float(attributes.get(timeout.attribute, timeout.default_seconds)),
+            most=int(attributes.get("numDigits", timeout.most_keys)),
+            between_seconds=AUTO_SECONDS if between == "auto" else float(between),
+            end_keys="" if finish_key == "none" else finish_key,
+        )
 
     # Fields of callbacks
 
@@ -189,12 +204,12 @@ class XmlCall(SimulatedCall, ABC):
             fields["ALegUUID"] = self.request.call_id
         return fields
 
-    def key_fields(self, element: Element, key: str) -> dict[str, str]:
+    def key_fields(self, element: Element, keys: str) -> dict[str, str]:
         """What the action URL of an element is told."""
         return {
             **self.fields("", "in-progress"),
             "InputType": "dtmf",
-            "Digits": key,
+            "Digits": keys,
             "Speech": "",
             "SpeechConfidenceScore": "0.0",
             "BilledAmount": "0.00000",

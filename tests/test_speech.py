@@ -105,7 +105,7 @@ async def test_a_voice_is_chosen_in_the_request(wish: dict[str, str], voice: str
     [
         pytest.param({"prompts": "none"}, "prompts", "acme, default", id="prompt set"),
         pytest.param({"voice": "robot"}, "voice", "female, male, Polly.Salli", id="voice"),
-        pytest.param({"language": "tlh"}, "language", "de, en", id="language"),
+        pytest.param({"language": "tlh"}, "language", "da, de, el, en", id="language"),
     ],
 )
 async def test_what_is_not_known_is_refused_with_what_is(
