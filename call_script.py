@@ -37,10 +37,14 @@ class Pause(_Step, frozen=True):
 
 
 class PlayAudio(_Step, frozen=True):
-    """Play an audio file from its absolute URL; `seconds` is its length."""
+    """Play an audio file from its absolute URL; `seconds` is its length.
+
+    A prompt has its `text`, too, for carriers that play no files of ours.
+    """
 
     url: str
     seconds: float = 3.0
+    text: str = ""
 
 
 Utterance = Speak | PlayAudio

@@ -174,7 +174,7 @@ class CmClient:
             "auto-replay": script.manner.auto_replay,
             "voice": {
                 "language": script.manner.language,
-                "gender": _GENDERS.get(_voice_in(script.code_prompt), _GENDERS[config.voice_gender]),
+                "gender": _GENDERS.get(_voice_in(script.spelled[0]), _GENDERS[config.voice_gender]),
                 "number": config.voice_number,
                 "volume": config.voice_volume,
                 "premium": config.voice_premium,
@@ -243,16 +243,15 @@ class CmClient:
 
 
 def _prompt_of(utterance: Utterance) -> tuple[str, str]:
-    """A prompt's type and content; CM.com plays files of its own account only."""
-    if not isinstance(utterance, Speak):
-        return "TTS", ""
-    if not utterance.ssml and utterance.rate == NORMAL_RATE:
-        return "TTS", utterance.text[:MAX_PROMPT_CHARACTERS]
-    content = utterance.ssml or escape(utterance.text)
-    if utterance.rate != NORMAL_RATE:
-        content = f'<prosody rate="{utterance.rate}%">{content}</prosody>'
-    ssml = f"<speak>{content}</speak>"
-    return ("TTS_SSML", ssml) if len(ssml) <= MAX_PROMPT_CHARACTERS else ("TTS", utterance.text)
+    """A prompt's type and content. CM.com plays files of its own account only, and cut SSML would be none."""
+    if isinstance(utterance, Speak) and (utterance.ssml or utterance.rate != NORMAL_RATE):
+        content = utterance.ssml or escape(utterance.text)
+        if utterance.rate != NORMAL_RATE:
+            content = f'<prosody rate="{utterance.rate}%">{content}</prosody>'
+        ssml = f"<speak>{content}</speak>"
+        if len(ssml) <= MAX_PROMPT_CHARACTERS:
+            return "TTS_SSML", ssml
+    return "TTS", utterance.text[:MAX_PROMPT_CHARACTERS]
 
 
 def _voice_in(utterance: Utterance) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
-from call_script import CallScript, Speak, Utterance, WholeCall
+from call_script import CallScript, WholeCall
 from callback_bodies import json_of, shown_word, texts_of
 from carrier_request import ask, refusal
 from hangup_causes import END_REASONS
@@ -198,7 +198,7 @@ def run_payload(order: CallOrder) -> dict[str, str]:
         "from": order.from_number,
         "to": order.to,
         "otp": script.code,
-        "otp_spoken": ", ".join(_text_of(word) for word in script.spelled),
+        "otp_spoken": ", ".join(word.text for word in script.spelled),
         **_sentences(script),
         "readings": str(script.manner.max_replays + 1),
         "callback_url": order.urls.events,
@@ -213,12 +213,7 @@ def _sentences(script: WholeCall) -> dict[str, str]:
         "replay_prompt": script.replay_prompt,
         "goodbye": script.goodbye,
     }
-    return {key: " ".join(_NOT_SPEAKABLE.sub(" ", _text_of(one)).split()) for key, one in texts.items()}
-
-
-def _text_of(utterance: Utterance) -> str:
-    """The words: a PHLO has its own voice, and plays no files of ours."""
-    return utterance.text if isinstance(utterance, Speak) else ""
+    return {key: " ".join(_NOT_SPEAKABLE.sub(" ", one.text).split()) for key, one in texts.items()}
 
 
 def _end_reason(meaning: _Meaning, cause: str) -> EndReason | None:

@@ -41,11 +41,17 @@ logger = logging.getLogger(__name__)
 
 MAX_CALLS_LOOKED_THROUGH = 20  # also the longest page of a list (documented)
 
-# Documented: the languages of WOMAN. The first variety of a language is the one for its other regions.
+# Documented: the languages of WOMAN and MAN. The first variety of a language is the one for its other regions.
 BASIC_LANGUAGES = (
     "en-US", "en-GB", "en-AU", "es-ES", "es-US", "fr-FR", "fr-CA", "pt-BR", "pt-PT", "de-DE", "it-IT", "nl-NL",
     "pl-PL", "ru-RU", "sv-SE", "da-DK",
 )  # fmt: skip
+
+# Documented there: four of them have no man's voice, one no woman's. Not found: what asking for one would do.
+BASIC_VOICES = {
+    **dict.fromkeys(("da-DK", "fr-CA", "ru-RU", "sv-SE"), Voices("WOMAN")),
+    "pt-PT": Voices(male="MAN"),
+}
 
 # Documented on voice/concepts/ssml: Amazon Polly's voices by language, a woman's and a man's where there are both,
 # and only names without letters that XML tools could mangle (pt-BR has Vitória, too). They understand SSML.
@@ -79,17 +85,14 @@ POLLY_VOICES = {
     "cmn-CN": Voices("Polly.Zhiyu"),
 }
 # Documented there, too: further voices, which have to be asked for by name.
-_FURTHER_VOICES = {
-    "en-US": ("Salli", "Kendra", "Kimberly", "Ivy", "Justin", "Joey"),
-    "en-GB": ("Emma",),
-    "es-US": ("Lupe-Standard",),
-    "fr-FR": ("Lea",),
-    "de-DE": ("Vicki",),
-    "pl-PL": ("Maja", "Jan"),
-}
-NAMED_VOICES = {
-    **{f"Polly.{name}": language for language, names in _FURTHER_VOICES.items() for name in names},
-    **{voice: language for language, voices in POLLY_VOICES.items() for voice in voices if voice},
+FURTHER_VOICES = {
+    "en-US": ("Polly.Salli", "Polly.Kendra", "Polly.Kimberly", "Polly.Ivy", "Polly.Justin", "Polly.Joey"),
+    "en-GB": ("Polly.Emma",),
+    "en-IN": ("Polly.Aditi",),
+    "es-US": ("Polly.Lupe-Standard",),
+    "fr-FR": ("Polly.Lea",),
+    "de-DE": ("Polly.Vicki",),
+    "pl-PL": ("Polly.Maja", "Polly.Jan"),
 }
 
 # Documented: GetInput replaces the older GetDigits, also where only keys are wanted. With no key pressed the next
@@ -101,9 +104,12 @@ BASIC_DIALECT = xml_builder.Dialect(
     menu_shortest_seconds=5,  # documented range: 5-60, counted from the end of the prompt
     menu_keys_attribute="numDigits",
     menu_attributes=(("inputType", "dtmf"), ("finishOnKey", "none"), ("log", "false")),
+    # Documented range between keys: 2-10, or auto, of which no page says how long it is.
+    typing_attributes=(("digitEndTimeout", "5"), ("finishOnKey", "#")),
     plain_voices=Voices("WOMAN", "MAN"),
+    voices=BASIC_VOICES,
 )
-POLLY_DIALECT = replace(BASIC_DIALECT, voices=POLLY_VOICES, named_voices=NAMED_VOICES)
+POLLY_DIALECT = replace(BASIC_DIALECT, voices=POLLY_VOICES, further_voices=FURTHER_VOICES)
 
 # Documented: `Event` on callbacks. `StartApp` asks for the answer document.
 _STATES = {
@@ -166,7 +172,7 @@ class PlivoClient:
             languages=tuple(POLLY_VOICES) if config.polly else BASIC_LANGUAGES,
             detects_machines=True,
             chooses_voice=True,
-            voices=tuple(NAMED_VOICES) if config.polly else (),
+            voices=POLLY_DIALECT.named_voices if config.polly else (),
             plays_audio=True,
             callback_methods=("POST", "GET"),
         )

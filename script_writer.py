@@ -289,13 +289,11 @@ class ScriptWriter:
     def _utter(self, key: str, manner: Manner) -> tuple[Utterance, ...]:
         own = self._own_prompt(key, manner)
         app = {"app": self._app_name_in(manner)}
-        if own is None:
-            if manner.is_recorded:
-                return self._recorded(key, manner)
-            text = str(getattr(self._texts_in(manner.language), key))
-            return (self._speak(fill(text, app), manner),)
-        if own.kind is PromptKind.AUDIO:
-            return (self._sound(own.content),)
+        if own is None and manner.is_recorded:
+            return self._recorded(key, manner)
+        if own is None or own.kind is PromptKind.AUDIO:
+            text = fill(str(getattr(self._texts_in(manner.language), key)), app)
+            return (self._sound(own.content, text) if own is not None else self._speak(text, manner),)
         said = own.filled(app)
         ssml = said.inner_ssml if own.kind is PromptKind.SSML else ""
         return (self._speak(said.words, manner, ssml, said.break_seconds),)
@@ -304,9 +302,9 @@ class ScriptWriter:
         names = RECORDED_IN_PARTS.get(key, (key,))
         return tuple(self._sound(f"{manner.language}/{name}") for name in names)
 
-    def _sound(self, path: str) -> PlayAudio:
+    def _sound(self, path: str, text: str = "") -> PlayAudio:
         assert self._recordings is not None  # noqa: S101 - checked at the start
-        return PlayAudio(*self._recordings.sound(path))
+        return PlayAudio(*self._recordings.sound(path), text)
 
     def _speak(self, text: str, manner: Manner, ssml: str = "", break_seconds: float = 0) -> Speak:
         voice = manner.voice or self._voice_of(manner)

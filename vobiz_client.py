@@ -48,10 +48,12 @@ DIALECT = xml_builder.Dialect(
     menu_shortest_seconds=5,  # documented range: 5-60
     menu_keys_attribute="numDigits",
     menu_attributes=(("inputType", "dtmf"), ("finishOnKey", "none"), ("log", "false")),
+    # Documented range between keys: 2-10, or auto, of which no page says how long it is.
+    typing_attributes=(("digitEndTimeout", "5"), ("finishOnKey", "#")),
     # Documented: a language that lacks one of the two is spoken by the other.
     plain_voices=Voices("WOMAN", "MAN"),
     # Documented on xml/speak/ssml, which has examples of two only; they understand SSML.
-    named_voices={"Polly.Salli": "en-US", "Polly.Amy": "en-GB"},
+    further_voices={"en-US": ("Polly.Salli",), "en-GB": ("Polly.Amy",)},
 )
 
 # Documented: the table of xml/speak. The first variety of a language is the one for its other regions.
@@ -105,7 +107,7 @@ class VobizClient:
         languages=LANGUAGES,
         detects_machines=True,
         chooses_voice=True,
-        voices=tuple(DIALECT.named_voices),
+        voices=DIALECT.named_voices,
         plays_audio=True,
     )
     callback_schema: Mapping[str, Any] = CALLBACK_SCHEMA

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
@@ -239,23 +240,20 @@ def actions_of(order: CallOrder, script: WholeCall) -> list[dict[str, Any]]:
         actions += _reading(order.urls.events, script, reading)
         if reading <= replays and not script.manner.auto_replay:
             actions += _menu(script, reading + 1)
-    return [*actions, {"id": _GOODBYE, **_say(script.goodbye)}, _action("hangup")]
+    return [*actions, *_target(_GOODBYE, _say(script.goodbye)), _action("hangup")]
 
 
 def _ask_for_keys(events_url: str, script: WholeCall) -> list[dict[str, Any]]:
     """Each wait for keys leads to the code if they were pressed, else to the next one, at last to the goodbye."""
     actions: list[dict[str, Any]] = []
     for number, step in enumerate(script.keys_first, start=1):
-        actions += [
-            {"id": _target_id(f"keys {number}"), **_sleep(script.pacing.lead_in_seconds)},
-            _prompt(*step.prompt),
-            _receive(len(step.keys)),
-            _branch(step.keys, _reading_id(1), otherwise=_target_id(f"keys {number + 1}")),
-        ]
+        wait = [_sleep(script.pacing.lead_in_seconds), *_prompt(*step.prompt), _receive(len(step.keys))]
+        actions += _target(_target_id(f"keys {number}"), wait)
+        actions.append(_branch(step.keys, _reading_id(1), otherwise=_target_id(f"keys {number + 1}")))
     if not actions:
         return []
-    last = {"id": _target_id(f"keys {len(script.keys_first) + 1}"), **_event(events_url, OTP_NO_KEYS)}
-    return [*actions, last, _action("goto", target_id=_GOODBYE, loop_count=1)]
+    end = [_event(events_url, OTP_NO_KEYS), _action("goto", target_id=_GOODBYE, loop_count=1)]
+    return [*actions, *_target(_target_id(f"keys {len(script.keys_first) + 1}"), end)]
 
 
 def _reading(events_url: str, script: WholeCall, reading: int) -> list[dict[str, Any]]:
@@ -263,77 +261,72 @@ def _reading(events_url: str, script: WholeCall, reading: int) -> list[dict[str,
     pacing = script.pacing
     again = _spell(script, script.again)
     if reading > 1:
-        opening = [again]
+        opening = again
     elif script.keys_first:
-        opening = [_spell(script, script.code_prompt)]
+        opening = _spell(script, script.code_prompt)
     else:
-        opening = [_say(script.greeting), _spell(script, script.code_prompt)]
-    return [
-        {"id": _reading_id(reading), **_sleep(pacing.lead_in_seconds)},
-        *opening,
-        *((_sleep(pacing.reading_pause_seconds), again) * (pacing.readings - 1)),
-        _event(events_url, OTP_READING, reading=reading),
-    ]
+        opening = [*_say(script.greeting), *_spell(script, script.code_prompt)]
+    said = [*opening, *[_sleep(pacing.reading_pause_seconds), *again] * (pacing.readings - 1)]
+    event = _event(events_url, OTP_READING, reading=reading)
+    return _target(_reading_id(reading), [_sleep(pacing.lead_in_seconds), *said, event])
 
 
 def _menu(script: WholeCall, next_reading: int) -> list[dict[str, Any]]:
     """The offer to hear the code again; met with silence, it comes once more: a key may have been lost."""
-    offer, once_more = _prompt(script.replay_prompt), _target_id(f"offer {next_reading}")
-    again = _reading_id(next_reading)
+    offer = [*_prompt(script.replay_prompt), _receive(1)]
+    again, once_more = _reading_id(next_reading), _target_id(f"offer {next_reading}")
     return [
-        offer,
-        _receive(1),
+        *offer,
         _branch(REPLAY_KEY, again, otherwise=once_more),
-        {"id": once_more, **offer},
-        _receive(1),
+        *_target(once_more, offer),
         _branch(REPLAY_KEY, again, otherwise=_GOODBYE),
     ]
 
 
 def _branch(keys: str, target_id: str, otherwise: str) -> dict[str, Any]:
+    """Go where these keys lead, else elsewhere; the keys are forgotten then (source)."""
     return _action("branch", target_ids={keys: target_id}, default_target_id=otherwise)
 
 
 def _receive(keys: int) -> dict[str, Any]:
+    """Wait for keys; the time is for all of them together (source)."""
     return _action("digits_receive", duration=1000 * MENU_TIMEOUT_SECONDS, length=keys)
 
 
-def _say(utterance: Utterance) -> dict[str, Any]:
-    return _talk((utterance,))
+def _prompt(*utterances: Utterance) -> list[dict[str, Any]]:
+    """What is said before keys are waited for: the first key ends it, where it is not played."""
+    return _say(*utterances, digits_handle="next")
 
 
-def _prompt(*utterances: Utterance) -> dict[str, Any]:
-    """What is said before keys are waited for: the first key ends it."""
-    talk = _talk(utterances)
-    if talk["type"] == "talk":
-        talk["option"]["digits_handle"] = "next"
-    return talk
-
-
-def _spell(script: WholeCall, prompt: Utterance) -> dict[str, Any]:
+def _spell(script: WholeCall, prompt: Utterance) -> list[dict[str, Any]]:
     """Say a prompt, then the code character by character."""
-    return _talk((prompt, *script.spelled), script.pacing.digit_pause_seconds)
+    return _say(prompt, *script.spelled, pause_seconds=script.pacing.digit_pause_seconds)
 
 
-def _talk(utterances: Sequence[Utterance], pause_seconds: float = 0) -> dict[str, Any]:
-    """Say one thing after the other, or play it.
+def _say(*utterances: Utterance, pause_seconds: float = 0, **option: str) -> list[dict[str, Any]]:
+    """Say one thing after the other, or play it, in as few actions as possible.
 
-    Always one SSML document (documented: `text` is plain or SSML), so that no voice runs digits together. One
-    action per character would do so, too, but each action can fail by itself and is then skipped in silence
+    One action per character would do so, too, but each action can fail by itself and is then skipped in silence
     (source): a code without its third digit is worse than none.
     """
-    urls = [one.url for one in utterances if isinstance(one, PlayAudio)]
-    if urls:
-        return _action("play", stream_urls=urls)
+    actions = []
+    for _, group in groupby(utterances, type):
+        parts = tuple(group)
+        urls = [one.url for one in parts if isinstance(one, PlayAudio)]
+        spoken = [one for one in parts if isinstance(one, Speak)]
+        actions.append(_action("play", stream_urls=urls) if urls else _talk(spoken, pause_seconds, option))
+    return actions
+
+
+def _talk(spoken: Sequence[Speak], pause_seconds: float, option: Mapping[str, str]) -> dict[str, Any]:
+    """Always one SSML document (documented: `text` is plain or SSML), so that no voice runs digits together."""
     pause = f'<break time="{pause_seconds:g}s"/>' if pause_seconds else " "
-    ssml = pause.join(_said(one) for one in utterances)
-    language = next(one.language for one in utterances if isinstance(one, Speak))
-    return _action("talk", text=f"<speak>{ssml}</speak>", language=language)
+    ssml = pause.join(_ssml_of(one) for one in spoken)
+    return _action("talk", text=f"<speak>{ssml}</speak>", language=spoken[0].language, **option)
 
 
-def _said(one: Utterance) -> str:
+def _ssml_of(one: Speak) -> str:
     """Text for SSML. VoIPBin replaces `${name}` in every option, so none may come from a setting (source)."""
-    assert isinstance(one, Speak)  # noqa: S101 - recordings are played
     text = re.sub(r"\$+\{", "{", one.ssml or xml_builder.escaped(one.text))
     return text if one.rate == NORMAL_RATE else f'<prosody rate="{one.rate}%">{text}</prosody>'
 
@@ -350,6 +343,12 @@ def _event(url: str, kind: str, **details: Any) -> dict[str, Any]:
 
 def _action(kind: str, **option: Any) -> dict[str, Any]:
     return {"type": kind, "option": option} if option else {"type": kind}
+
+
+def _target(target_id: str, actions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Actions that others lead to, by the id of the first one."""
+    first, *others = actions
+    return [{"id": target_id, **first}, *others]
 
 
 def _target_id(name: str) -> str:

@@ -26,10 +26,11 @@ class Voices(NamedTuple):
 class Dialect:
     """How one provider spells the steps of a script.
 
-    `menu` is the element that gathers keys; `menu_attributes` are set on each of them, the wait in seconds goes
-    into `menu_timeout_attribute`, raised to `menu_shortest_seconds` where the provider asks for more, and the
-    number of keys into `menu_keys_attribute`. Each language has its voices in `voices`, else the plain ones;
-    further ones can be named, with the language of each. Voices whose names begin with `ssml_voices` know SSML.
+    `menu` is the element that gathers keys; `menu_attributes` are set on each of them, `typing_attributes` where
+    there is more than one key to press. The wait in seconds goes into `menu_timeout_attribute`, raised to
+    `menu_shortest_seconds` where the provider asks for more, and the number of keys into `menu_keys_attribute`.
+    Each language has its voices in `voices`, else the plain ones; `further_voices` of a language have to be named.
+    Voices whose names begin with `ssml_voices` know SSML.
     """
 
     pause: str
@@ -38,16 +39,24 @@ class Dialect:
     menu_shortest_seconds: int
     menu_keys_attribute: str
     menu_attributes: tuple[tuple[str, str], ...]
+    typing_attributes: tuple[tuple[str, str], ...]
     plain_voices: Voices
     voices: Mapping[str, Voices] = field(default_factory=dict)
-    named_voices: Mapping[str, str] = field(default_factory=dict)
+    further_voices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ssml_voices: str = "Polly."
+
+    @property
+    def named_voices(self) -> tuple[str, ...]:
+        """All that can be asked for by name, in whatever language."""
+        named = (*self.voices.values(), *self.further_voices.values())
+        return tuple(dict.fromkeys(voice for voices in named for voice in voices if voice))
 
     def voice_of(self, language: str, wanted: str) -> str:
         """The wanted voice, if it speaks this language, else the nearest that there is."""
-        if self.named_voices.get(wanted) == language:
+        voices = self.voices.get(language, self.plain_voices)
+        if wanted and wanted in (*voices, *self.further_voices.get(language, ())):
             return wanted
-        female, male = self.voices.get(language, self.plain_voices)
+        female, male = voices
         return (male or female) if wanted == "male" else (female or male)
 
 
@@ -89,6 +98,7 @@ def _menu(step: Menu, dialect: Dialect) -> tuple[str, str]:
         dialect.menu_timeout_attribute: str(timeout),
         dialect.menu_keys_attribute: str(step.keys),
         **dict(dialect.menu_attributes),
+        **(dict(dialect.typing_attributes) if step.keys > 1 else {}),
     }
     prompt = "".join(_plain_step(part, dialect) for part in step.prompt)
     start, rest = _element(dialect.menu, attributes, prompt).split(" ", 1)
@@ -105,7 +115,7 @@ def _plain_step(step: Speak | Pause | PlayAudio | Hangup, dialect: Dialect) -> s
         case Speak():
             return _speak(step, dialect)
         case Pause(seconds):
-            return _element(dialect.pause, {"length": str(math.ceil(seconds))})
+            return _element(dialect.pause, {"length": str(math.ceil(seconds))}) if seconds else ""
         case PlayAudio(url):
             return _element("Play", {}, escaped(url))
         case Hangup():

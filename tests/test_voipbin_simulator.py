@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from call_script import WholeCall
 from http_client import open_http_client
 from simulator import voipbin_api
 from simulator.callees import Reaction, ScriptedCallee
@@ -26,6 +25,7 @@ from simulator.voipbin_api import Account, VoipbinCarrier
 from simulator.voipbin_events import EventSender
 from sms_provider import MessageOrder, MessageReport, MessageState
 from tests.conftest import keep_secret
+from tests.whole_calls import whole_call, words_of
 from voice_provider import (
     AccountRefused,
     CallEvent,
@@ -45,19 +45,14 @@ from voipbin_sms import VoipbinSms
 
 FROM_NUMBER = "+12025550100"
 CODE = "739154"
-SCRIPT = WholeCall(
-    language="en-US",
-    greeting="Hello. This is your verification code for Acme.",
-    code_prompt="Your code is",
-    code=CODE,
-    again="Once more. Your code is",
-    replay_prompt="To hear the code again, press 1.",
-    goodbye="Goodbye.",
-    max_replays=3,
-    app_name="Acme",
+SCRIPT = whole_call(CODE)
+GREETING, CODE_PROMPT, AGAIN, OFFER, GOODBYE = (
+    said.text
+    for said in (SCRIPT.greeting, SCRIPT.code_prompt, SCRIPT.again, SCRIPT.replay_prompt, SCRIPT.goodbye)
 )
-READ_ONCE = ["Your code is", *CODE, "Once more. Your code is", *CODE]
-READ_AGAIN = ["Once more. Your code is", *CODE] * 2
+SPELLED = words_of(CODE)
+READ_ONCE = [CODE_PROMPT, *SPELLED, AGAIN, *SPELLED]
+READ_AGAIN = [AGAIN, *SPELLED] * 2
 
 
 def order_to(phone: str, base_url: str = "https://otp.example.com", **changes: Any) -> CallOrder:
