@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from call_script import Manner
@@ -155,7 +156,7 @@ class CallRouter:
 
     def new_call(self, order: SendOrder, candidate: Candidate, queue_seconds: float = 0) -> NewCall:
         """What a call through a candidate is begun with; `queue_seconds` is how long it may wait at the most."""
-        code_length = len(order.code) if order.code else order.code_length
+        code_length = len(order.code) if order.code and order.mode is not Mode.ALERT else order.code_length
         capabilities = candidate.provider.capabilities
         limit_seconds = self._policy.time_limit_seconds
         manner = self._writer.fitted(order.mode, self._manner(order, candidate), code_length, limit_seconds)
@@ -163,7 +164,7 @@ class CallRouter:
         return NewCall(
             provider=candidate.provider.name,
             from_number=candidate.provider.from_number,
-            manner=manner,
+            manner=_shared(manner),
             ring_timeout_seconds=self._policy.ring_timeout_seconds,
             # As long as this call can last with all its replays, but never longer than the policy allows.
             time_limit_seconds=min(math.ceil(needed_seconds), limit_seconds),
@@ -186,6 +187,12 @@ class CallRouter:
             keys_first=order.keys_first if order.mode is Mode.SPEAK else 0,
             template=order.template,
         )
+
+
+@lru_cache(maxsize=4096)
+def _shared(manner: Manner) -> Manner:
+    """One object for all calls that speak alike: a million of them are kept."""
+    return manner
 
 
 def _needs(order: SendOrder) -> Mapping[str, Callable[[Capabilities], bool]]:

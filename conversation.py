@@ -9,9 +9,9 @@ from call_links import CallLinks
 from call_log import log_call
 from call_script import REPLAY, SILENT_HANGUP, CallScript
 from otp_store import OtpStore, Outcome
-from script_writer import KEY_TRIES, ScriptWriter
+from script_writer import ScriptWriter
 from sealing import Sealer
-from verification import Call, CallRef, Mode, Status, Verification
+from verification import KEY_TRIES, Call, CallRef, Mode, Status, Verification
 from voice_provider import CallUrls, VoiceProvider
 
 REPLAY_KEY = ACKNOWLEDGE_KEY = "1"
@@ -68,11 +68,13 @@ class Conversation:
         Raises: StoreUnavailable.
         """
         record, call = current.record, current.call
-        if not record.is_final and call.is_live and not call.is_machine:
+        waits_for_keys = record.mode is Mode.KEYPAD or call.is_locked
+        if waits_for_keys and not record.is_final and call.is_live and not call.is_machine:
+            if call.key_tries >= KEY_TRIES:
+                return self._end(current, self._writer.goodbye(call.manner))
             if record.mode is Mode.KEYPAD:
                 return self._ask_for_code(current.ref, call, is_wrong=False)
-            if call.is_locked:
-                return self._ask_for_keys(current.ref, call)
+            return self._ask_for_keys(current.ref, call)
         return await self._tell(current, place.reading or call.times_spoken + 1)
 
     async def _tell(self, current: CallInProgress, reading: int) -> Said:

@@ -18,10 +18,10 @@ from carrier_line import NoTurn
 from clock import Clock
 from guard_store import Reservation
 from otp_store import OtherCall, OtpStore
-from script_writer import KEY_TRIES, ScriptWriter
+from script_writer import ScriptWriter
 from sealing import Sealer
 from send_order import SendOrder
-from verification import Call, CallRef, Status, Verification, short_id
+from verification import KEY_TRIES, Call, CallRef, Status, Verification, short_id
 from voice_provider import (
     CallOrder,
     CallOutcomeUnknown,

@@ -64,7 +64,7 @@ class OrderRules:
             channel="voice",
             language=body.language,
             code=content,
-            code_length=len(content),
+            code_length=0,
             ttl_seconds=body.ttl_seconds or self.ttl_seconds,
             max_replays=1 if template.acknowledge else 0,  # it comes once more unless it is acknowledged
             hide_caller_id=body.hide_caller_id,

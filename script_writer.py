@@ -26,7 +26,7 @@ from language_choice import bare_language, texts_tag
 from languages import SpokenTexts
 from prompt_sets import Prompt, PromptKind, PromptSet, PromptSets, fill
 from recorded_audio import Recordings
-from verification import Mode
+from verification import KEY_TRIES, Mode
 
 MENU_TIMEOUT_SECONDS = 5
 KEYPAD_TIMEOUT_SECONDS = 20  # a callee has to look for the code, and for the keypad
@@ -36,7 +36,6 @@ RECORDED_PROMPTS = (
     "greeting", "code_prompt", "again", "menu", "goodbye", "apology", "key_greeting", "key_prompt_1",
     "key_prompt_2", "voicemail", "keypad_greeting", "keypad_prompt", "keypad_wrong", "keypad_right",
 )  # fmt: skip
-KEY_TRIES = 2  # how often keys are asked for
 
 
 class _Estimates(NamedTuple):

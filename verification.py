@@ -85,6 +85,9 @@ MAX_TIMELINE_ENTRIES = 24
 # A carrier repeats a request that it got no answer to, three times at the most; documented for Vobiz.
 MAX_FETCHES_PER_READING = 3
 
+# How often keys are asked for in a call: before a code is told, or for a code that is typed on the phone.
+KEY_TRIES = 2
+
 # A carrier may still report, and repeat its reports, for this long after a call has ended.
 TOKEN_GRACE_SECONDS = 60
 
@@ -498,7 +501,7 @@ def count_silence(record: Verification) -> Verification:
 def take_keys(record: Verification, attempt: int, now: float, *, is_right: bool) -> Verification:
     """Keys were waited for: the right ones, wrong ones or none. An earlier attempt changes nothing."""
     call = record.live_call
-    if call is None or not call.is_locked or attempt != call.key_tries:
+    if call is None or not call.is_locked or attempt != call.key_tries or attempt >= KEY_TRIES:
         return record
     record = note(record, "keys_pressed" if is_right else "wrong_keys", now)
     return _with_call(record, key_tries=attempt + 1, is_unlocked=is_right)
@@ -507,7 +510,9 @@ def take_keys(record: Verification, attempt: int, now: float, *, is_right: bool)
 def is_typing(record: Verification, attempt: int) -> bool:
     """Whether this is the attempt to type a code on the phone that is waited for."""
     call = record.live_call
-    return call is not None and record.mode is Mode.KEYPAD and not record.is_final and attempt == call.key_tries
+    if call is None or record.mode is not Mode.KEYPAD or record.is_final:
+        return False
+    return attempt == call.key_tries < KEY_TRIES
 
 
 def count_typing(record: Verification, now: float, *, has_typed: bool) -> Verification:

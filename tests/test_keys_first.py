@@ -109,3 +109,10 @@ async def test_a_code_that_has_ended_meanwhile_is_not_told(service: RunningServi
     assert (await service.verify(PHONE, CODE)).status_code == 200
     assert (await call.press(asking, keys_asked_for(asking))).texts == []
     assert (await call.answer()).code == ""
+
+
+async def test_there_is_no_third_try_however_often_the_carrier_asks(service: RunningService) -> None:
+    call = await begin_call(service, code=CODE)
+    await call.press(await call.press(await call.answer()))
+    assert (await call.answer()).texts == ["Goodbye."]
+    assert b"Your code" not in (await call.post(f"/otp-choice/{call.token}?k=2", Digits="11")).content

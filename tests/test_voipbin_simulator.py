@@ -47,8 +47,7 @@ FROM_NUMBER = "+12025550100"
 CODE = "739154"
 SCRIPT = whole_call(CODE)
 GREETING, CODE_PROMPT, AGAIN, OFFER, GOODBYE = (
-    said.text
-    for said in (SCRIPT.greeting, SCRIPT.code_prompt, SCRIPT.again, SCRIPT.replay_prompt, SCRIPT.goodbye)
+    said.text for said in (SCRIPT.greeting, SCRIPT.code_prompt, SCRIPT.again, SCRIPT.replay_prompt, SCRIPT.goodbye)
 )
 SPELLED = words_of(CODE)
 READ_ONCE = [CODE_PROMPT, *SPELLED, AGAIN, *SPELLED]
