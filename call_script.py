@@ -1,5 +1,6 @@
 """What the callee hears, provider-neutral: a script is a row of steps that a carrier carries out in order."""
 
+import unicodedata
 from typing import NamedTuple
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 # Slower than the usual 14 characters a second, so that an estimate never claims too early that a code was read.
 _CHARACTERS_PER_SECOND = 11
 _SECONDS_PER_UTTERANCE = 0.8
+_LETTERS_IN_A_SYLLABLE = 3
 NORMAL_RATE = 100
 
 
@@ -145,10 +147,15 @@ def estimated_seconds(script: CallScript) -> float:
     return sum(_seconds_of(step) for step in script)
 
 
+def _letters_in(text: str) -> float:
+    """How many letters of an alphabet take as long: a character of Chinese, Japanese or Korean is a syllable."""
+    return sum(_LETTERS_IN_A_SYLLABLE if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
+
+
 def _seconds_of(step: Step) -> float:
     match step:
         case Speak(text, rate=rate, break_seconds=breaks):
-            spoken = _SECONDS_PER_UTTERANCE + len(text) / _CHARACTERS_PER_SECOND
+            spoken = _SECONDS_PER_UTTERANCE + _letters_in(text) / _CHARACTERS_PER_SECOND
             return breaks + spoken * NORMAL_RATE / min(rate, NORMAL_RATE)
         case Pause(seconds) | PlayAudio(seconds=seconds):
             return seconds
