@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from call_script import Manner
 from number_failures import NumberLocked
 from otp_store import CallStillLive, NewCode, OtherCall, OtpStore, Outcome, StoreFull
 from sealing import Sealer
@@ -23,8 +24,7 @@ SEALER = Sealer(["a secret that is only used in tests"])
 NEW_CALL = NewCall(
     provider="vobiz",
     from_number="+12025550100",
-    language="en-US",
-    max_replays=3,
+    manner=Manner("en-US"),
     ring_timeout_seconds=30,
     time_limit_seconds=150,
     first_reading_seconds=20,

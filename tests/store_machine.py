@@ -359,7 +359,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert may_be_spoken, "a code was spoken outside its live call, or after its end"
         assert spoken == one.code, "a dead code was spoken"
         one.fetches[asked] = one.fetches.get(asked, 0) + 1
-        assert one.fetches[asked] <= 3 * (1 + NEW_CALL.max_replays)
+        assert one.fetches[asked] <= 3 * (1 + NEW_CALL.manner.max_replays)
 
     @rule(number=picks, reading=readings, wrong_key=st.booleans())
     def read_to_its_end(self, number: int, reading: int, wrong_key: bool) -> None:
