@@ -47,8 +47,7 @@ from voice_provider import (
 
 FROM_NUMBER = "+12025550100"
 GREETING, CODE_PROMPT, AGAIN, OFFER, GOODBYE = (
-    said.text
-    for said in (SCRIPT.greeting, SCRIPT.code_prompt, SCRIPT.again, SCRIPT.replay_prompt, SCRIPT.goodbye)
+    said.text for said in (SCRIPT.greeting, SCRIPT.code_prompt, SCRIPT.again, SCRIPT.replay_prompt, SCRIPT.goodbye)
 )
 PAGE = (Path(__file__).parent.parent / "docs" / "plivo-phlo.md").read_text(encoding="utf-8")
 
