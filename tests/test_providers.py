@@ -240,16 +240,21 @@ async def test_a_success_that_names_no_call_may_still_ring(case: VoiceCase, body
 @every_carrier
 @pytest.mark.parametrize("status", [302, 408])
 async def test_an_answer_that_is_neither_yes_nor_no_may_hide_a_call(case: VoiceCase, status: int) -> None:
-    carrier = Carrier(status, b"", location="https://elsewhere.example.com/")
-    assert type(await error_of(case, carrier)) is CallOutcomeUnknown
+    error = await error_of(case, Carrier(status, b"", location="https://elsewhere.example.com/"))
+    assert type(error) is CallOutcomeUnknown
+    assert str(status) in str(error)
 
 
 @every_carrier
 async def test_only_a_request_that_was_never_sent_is_certain_to_have_dialled_nothing(case: VoiceCase) -> None:
-    for unsent in (httpx.ConnectError("x"), httpx.ConnectTimeout("x"), httpx.PoolTimeout("x")):
-        assert type(await error_of(case, failing(unsent))) is ProviderUnavailable
-    for sent in (httpx.ReadTimeout("x"), httpx.WriteError("x"), httpx.RemoteProtocolError("x")):
-        assert type(await error_of(case, failing(sent))) is CallOutcomeUnknown
+    for unsent in (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+        error = await error_of(case, failing(unsent("x")))
+        assert type(error) is ProviderUnavailable
+        assert "nothing was dialled" in str(error)
+    for sent in (httpx.ReadTimeout, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+        error = await error_of(case, failing(sent("x")))
+        assert type(error) is CallOutcomeUnknown
+        assert "may have been carried out" in str(error)
 
 
 # Ending a call, and asking for one
