@@ -59,6 +59,7 @@ OTHER_DIGITS = {
     ("nb", "7"): ("sju", "the recommended one of two words"),
     ("sl", "2"): ("dva", "the word of counting; `dve` goes with feminine nouns"),
     ("fil", "0"): ("sero", "CLDR's `walâ` is `none`"),
+    ("fa", "9"): ("نُه", "without its vowel sign it reads `no`, too"),
     ("ko", "0"): ("공", "the word in telephone numbers, and CLDR's; `영` is that of arithmetic"),
     ("ta", "0"): ("பூஜ்ஜியம்", "the usual spelling"),
     ("te", "0"): ("సున్నా", "the usual spelling"),
