@@ -35,6 +35,7 @@ LONGEST_LIFE = 600
 
 CALLS = (NEW_CALL, OTHER_CARRIERS_CALL)
 MESSAGE_IDS = ("", "message-1", "message-2")
+TYPED = ("right", "WRONG", "")
 
 clients = st.sampled_from(CLIENTS)
 new_calls = st.sampled_from([*CALLS, QUEUED_CALL, LOCKED_CALL])
@@ -292,9 +293,40 @@ class StoreMachine(RuleBasedStateMachine):
         cancelled = self.run(self.store.cancel(client, key))
         assert (cancelled is not None) == is_own
 
-    # What a callee does
+    # What a callee does; with calls of their own, as few of the others are such calls
 
-    @rule(number=picks, call_number=calls_ago, attempt=attempts, typed=st.sampled_from(["right", "WRONG", ""]))
+    @rule(client=clients, phone=phones, typed=st.lists(st.tuples(attempts, st.sampled_from(TYPED)), max_size=4))
+    def call_that_asks(self, client: str, phone: str, typed: list[tuple[int | None, str]]) -> None:
+        place = self.place_of_call(client, phone, NEW_CALL, Mode.KEYPAD)
+        for attempt, text in typed:
+            self.type_code(place, 0, attempt, text)
+            self.look_at_every_verification()
+            self.fetch_code(place, 1, 0)
+
+    @rule(client=clients, phone=phones, pressed=st.lists(st.tuples(attempts, st.booleans()), max_size=3))
+    def call_with_keys_first(self, client: str, phone: str, pressed: list[tuple[int | None, bool]]) -> None:
+        place = self.place_of_call(client, phone, LOCKED_CALL, Mode.SPEAK)
+        for attempt, is_right in pressed:
+            self.press_keys(place, 0, attempt, is_right)
+            self.look_at_every_verification()
+            self.fetch_code(place, 1, 0)
+
+    @rule(client=clients, phone=phones, is_read=st.booleans())
+    def alert(self, client: str, phone: str, is_read: bool) -> None:
+        place = self.place_of_call(client, phone, NEW_CALL, Mode.ALERT)
+        if is_read:
+            self.fetch_code(place, 1, 0)
+            self.read_to_its_end(place, 1, False, False)
+
+    def place_of_call(self, client: str, phone: str, new_call: NewCall, mode: Mode) -> int:
+        """Send, and the number by which `pick` finds what is called then."""
+        self.look_at_every_verification()
+        self.send(client, phone, 300, False, True, new_call, mode)
+        self.look_at_every_verification()
+        live = [place for place, one in enumerate(reversed(self.issued.values())) if one.seen.live_call]
+        return live[0] if live else 0
+
+    @rule(number=picks, call_number=calls_ago, attempt=attempts, typed=st.sampled_from(TYPED))
     def type_code(self, number: int, call_number: int, attempt: int | None, typed: str) -> None:
         picked = self.pick(number)
         if picked is None:
