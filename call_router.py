@@ -64,6 +64,7 @@ class CallRouter:
         self._carriers = {provider.name: (provider, line) for provider, line in carriers}
         self._writer = writer
         self._policy = policy
+        self._manners: dict[Manner, Manner] = {}
 
     @property
     def names(self) -> list[str]:
@@ -160,6 +161,7 @@ class CallRouter:
         capabilities = candidate.provider.capabilities
         limit_seconds = self._policy.time_limit_seconds
         manner = self._writer.fitted(order.mode, self._manner(order, candidate), code_length, limit_seconds)
+        manner = self._manners.setdefault(manner, manner)  # few are in use, and a million calls are kept
         needed_seconds = self._writer.whole_call_seconds(order.mode, code_length, manner)
         return NewCall(
             provider=candidate.provider.name,

@@ -186,7 +186,8 @@ class OtpStore(Protocol):
     ) -> tuple[Verification, str]:
         """Begin a text message, with a new verification or the client's one under way; also the code to be sent.
 
-        Raises: StoreFull, NumberLocked, CallStillLive while a call reads another code than the backend's own.
+        Raises: StoreFull, NumberLocked, OtherMode, CallStillLive while a call reads another code than the
+        backend's own.
         """
         ...
 
