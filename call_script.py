@@ -55,7 +55,7 @@ Utterance = Speak | PlayAudio
 class Menu(_Step, frozen=True):
     """Say the prompt and wait for keys; then ask us what comes next, with those that were pressed, if any.
 
-    The wait ends with the last one of `keys`; the timeout is for the first one.
+    The wait ends with the last one of `keys`; the timeout is for the first one, with some carriers for all.
     """
 
     prompt: tuple[Utterance, ...]

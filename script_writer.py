@@ -29,6 +29,7 @@ from recorded_audio import Recordings
 from verification import KEY_TRIES, Mode
 
 MENU_TIMEOUT_SECONDS = 5
+KEYS_TIMEOUT_SECONDS = 10  # for two keys, which have to be found first
 KEYPAD_TIMEOUT_SECONDS = 20  # a callee has to look for the code, and for the keypad
 # A sentence that keys are said in the middle of: what comes after them may be silence.
 RECORDED_IN_PARTS = {"key_prompt": ("key_prompt_1", "key_prompt_2")}
@@ -102,7 +103,7 @@ class ScriptWriter:
     def ask_for_keys(self, keys: str, manner: Manner) -> CallScript:
         """What an answering machine cannot know: which keys to press before the code is told."""
         prompt = (*self._say("key_greeting", manner), *self._key_prompt(keys, manner))
-        return (*self._lead_in(), Menu(prompt, MENU_TIMEOUT_SECONDS, len(keys)), Continue())
+        return (*self._lead_in(), Menu(prompt, KEYS_TIMEOUT_SECONDS, len(keys)), Continue())
 
     def _key_prompt(self, keys: str, manner: Manner) -> tuple[Utterance, ...]:
         """The wish for keys, each an utterance of its own, in the place that the sentence has for them."""

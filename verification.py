@@ -382,7 +382,7 @@ def apply_event(record: Verification, event: CallEvent, now: float) -> Verificat
 def _end_call(record: Verification, event: CallEvent, now: float) -> Verification:
     call = _call_of(record)
     spoken = call.times_spoken
-    if not spoken and call.readings and _least_talk_seconds(call, event, now) >= call.first_reading_seconds:
+    if not spoken and _was_long_enough(call, event, now):
         spoken = 1  # hung up during the second reading: the first one was long over
     ended_unanswered = call.answered_at is None and not event.was_answered
     call = msgspec.structs.replace(
@@ -409,6 +409,13 @@ def _end_call(record: Verification, event: CallEvent, now: float) -> Verificatio
 def _has_served(record: Verification, spoken: int) -> bool:
     """Whether the call did what it was for: a code was heard, or one was typed, if only a wrong one."""
     return spoken > 0 or (record.mode is Mode.KEYPAD and _call_of(record).is_unlocked)
+
+
+def _was_long_enough(call: Call, event: CallEvent, now: float) -> bool:
+    """Whether the code was begun, and the callee listened for as long as one reading takes."""
+    if not call.readings or (call.is_locked and call.key_tries):
+        return False
+    return _least_talk_seconds(call, event, now) >= call.first_reading_seconds
 
 
 def _talk_seconds(call: Call, event: CallEvent, now: float) -> int | None:

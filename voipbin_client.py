@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 MAX_REPLAYS = 3
 MENU_TIMEOUT_SECONDS = 5
+KEYS_TIMEOUT_SECONDS = 10
 CALLS_LISTED = 50  # each one is a kilobyte and more
 REPLAY_KEY = "1"
 
@@ -290,7 +291,8 @@ def _branch(keys: str, target_id: str, otherwise: str) -> dict[str, Any]:
 
 def _receive(keys: int) -> dict[str, Any]:
     """Wait for keys; the time is for all of them together (source)."""
-    return _action("digits_receive", duration=1000 * MENU_TIMEOUT_SECONDS, length=keys)
+    seconds = KEYS_TIMEOUT_SECONDS if keys > 1 else MENU_TIMEOUT_SECONDS
+    return _action("digits_receive", duration=1000 * seconds, length=keys)
 
 
 def _prompt(*utterances: Utterance) -> list[dict[str, Any]]:
