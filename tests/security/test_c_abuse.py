@@ -716,7 +716,8 @@ WRONG_KEYS = (None, "", "x", "0" * 64, SHOP_KEY + "x", SHOP_KEY[:-1], SHOP_KEY.u
 def test_c8_there_is_something_to_guard() -> None:
     assert sorted(documented()) == [
         ("DELETE", "/blocks/all"), ("GET", "/blocks"), ("GET", "/otp-status/+12025550142"),
-        ("POST", "/cancel-otp"), ("POST", "/send-otp"), ("POST", "/verify-otp"), ("PUT", "/blocks/all"),
+        ("POST", "/cancel-otp"), ("POST", "/send-alert"), ("POST", "/send-otp"), ("POST", "/verify-otp"),
+        ("PUT", "/blocks/all"),
     ]  # fmt: skip
 
 
