@@ -7,7 +7,7 @@ its callbacks, further elements.
 import math
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple
 
@@ -18,6 +18,7 @@ from simulator.hangup_causes import Cause
 from simulator.lines import KEYS, KeyWait, Sound
 
 AUDIO_SECONDS = 3.0  # length of any played file: the simulator does not fetch audio
+DETECTION_SECONDS = 5.0  # documented: what holds where no time for machine detection is named
 AUTO_SECONDS = 2.0  # between keys, *inferred*: no page says how long "auto" is
 MAX_DOCUMENTS = 50  # a customer who redirects for ever must not keep a call for ever
 
@@ -30,12 +31,14 @@ class Url:
 
 @dataclass(frozen=True, slots=True)
 class XmlCallRequest(CallRequest):
-    """A request to call that names the URLs to ask and to tell."""
+    """A request to call that names the URLs to ask and to tell; `machine` is told whether a machine answered."""
 
     answer: Url
     fallback: Url | None
     ring: Url | None
     hangup: Url | None
+    machine: Url | None = None
+    detection_seconds: float = DETECTION_SECONDS
 
 
 class KeyTimeout(NamedTuple):
@@ -63,6 +66,8 @@ class XmlCall(SimulatedCall, ABC):
     account_id: str
     no_input_posts: bool = False
 
+    has_told_verdict: bool = field(default=False, init=False)
+
     @property
     def cause(self) -> Cause | None:
         return self.causes[self.ending] if self.ending else None
@@ -82,6 +87,32 @@ class XmlCall(SimulatedCall, ABC):
     async def report_end(self) -> None:
         if self.request.hangup and not self.customs.loses_hangup_callback:
             await self._notify(self.request.hangup, self.hangup_fields(self.causes[self.ending]))
+
+    # Machines
+
+    async def listen(self, sound: Sound) -> None:
+        await super().listen(sound)
+        await self._tell_verdict()
+
+    async def wait_for_keys(self, prompt: tuple[Sound, ...], wait: KeyWait) -> str:
+        keys = await super().wait_for_keys(prompt, wait)
+        await self._tell_verdict()
+        return keys
+
+    async def _tell_verdict(self) -> None:
+        """Asynchronous detection: once its time is over, and before anything else is asked."""
+        url = self.request.machine
+        if url is None or self.has_told_verdict or self.talk_seconds < self.request.detection_seconds:
+            return
+        self.has_told_verdict = True
+        await self._notify(url, self.machine_fields())
+
+    def machine_fields(self) -> dict[str, str]:
+        """What the URL for machine detection is told."""
+        fields = self.fields("MachineDetection", "in-progress")
+        for name in ("SessionStart", "STIRAttestation"):
+            del fields[name]
+        return {**fields, "Machine": str(self.line.is_machine).lower(), "IfMachine": "continue"}
 
     # Documents
 
