@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from simulator.audio import AudioFiles
 from simulator.call import Stage
 from simulator.callbacks import unsigned
 from simulator.callees import ApiTrouble
@@ -121,6 +122,7 @@ class PlivoCarrier(Carrier[PlivoCall]):
         self.account = account
         self.fails_after_accepting = False
         self._http = http
+        self.audio = AudioFiles(http)
         tokens = account.signing_tokens
         self.callbacks = callback_sender(http, clock, tokens if is_signing else None)
         self.desk = MessageDesk(http, clock, v2_signer(tokens) if is_signing else unsigned, phones)

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from simulator.audio import AudioFiles
 from simulator.call import Stage
 from simulator.callbacks import CallbackSender
 from simulator.callees import ApiTrouble
@@ -100,6 +101,7 @@ class VobizCarrier(Carrier[VobizCall]):
         super().__init__(clock, phones, is_first=is_first)
         self.account = account
         self.callbacks = callbacks
+        self.audio = AudioFiles(callbacks.http)
         self.no_input_posts = no_input_posts
 
     def place(self, order: XmlCallRequest) -> None:
