@@ -14,7 +14,13 @@ from phone_numbers import region_of
 from script_writer import ScriptWriter
 from send_order import SendOrder, UnsupportedOption
 from verification import Mode, NewCall
-from voice_provider import Capabilities, ProviderThrottled, ProviderUnavailable, VoiceProvider
+from voice_provider import (
+    Capabilities,
+    MachineDetection,
+    ProviderThrottled,
+    ProviderUnavailable,
+    VoiceProvider,
+)
 
 
 class CarriersDown(ProviderUnavailable):
@@ -31,7 +37,7 @@ class CallPolicy:
 
     ring_timeout_seconds: int
     time_limit_seconds: int
-    hang_up_on_machine: bool
+    machine_detection: MachineDetection
     deadline_seconds: float
     routes: Mapping[str, tuple[str, ...]]
 
@@ -179,6 +185,9 @@ class CallRouter:
         )
 
     def _manner(self, order: SendOrder, candidate: Candidate) -> Manner:
+        keys_first = order.keys_first if order.mode is Mode.SPEAK else 0
+        # Where keys come first, they take the time in which a machine is told of.
+        waits = self._policy.machine_detection is MachineDetection.NO_CODE and order.mode is Mode.SPEAK
         return Manner(
             language=candidate.language,
             prompts=order.prompts,
@@ -186,7 +195,8 @@ class CallRouter:
             is_recorded=candidate.is_recorded,
             max_replays=min(order.max_replays, candidate.provider.capabilities.max_replays),
             auto_replay=order.auto_replay,
-            keys_first=order.keys_first if order.mode is Mode.SPEAK else 0,
+            keys_first=keys_first,
+            verdict_seconds=candidate.provider.capabilities.verdict_seconds if waits and not keys_first else 0,
             template=order.template,
         )
 

@@ -87,8 +87,9 @@ class Manner(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
 
     `prompts` names a set of prompts, and `voice` the voice that was asked for, as `Speak` has it; empty ones are
     the usual. A recorded call plays the operator's own files. `keys_first` is how many random keys the callee
-    presses before the code is said. With `auto_replay` the replays come without being asked for. `template` is
-    that of an alert.
+    presses before the code is said. Not before `verdict_seconds` after the answer is it said either: by then the
+    carrier has told whether a machine took the call; 0 where it does not tell. With `auto_replay` the replays come
+    without being asked for. `template` is that of an alert.
     """
 
     language: str
@@ -98,6 +99,7 @@ class Manner(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     max_replays: int = 3
     auto_replay: bool = False
     keys_first: int = 0
+    verdict_seconds: float = 0
     template: str = ""
 
 

@@ -68,13 +68,16 @@ class Conversation:
         Raises: StoreUnavailable.
         """
         record, call = current.record, current.call
-        waits_for_keys = record.mode is Mode.KEYPAD or call.is_locked
-        if waits_for_keys and not record.is_final and call.is_live and not call.is_machine:
-            if call.key_tries >= KEY_TRIES:
+        if not record.is_final and call.is_live and not call.is_machine:
+            waits_for_keys = record.mode is Mode.KEYPAD or call.is_locked
+            if waits_for_keys and call.key_tries >= KEY_TRIES:
                 return self._end(current, self._writer.goodbye(call.manner))
             if record.mode is Mode.KEYPAD:
                 return self._ask_for_code(current.ref, call, is_wrong=False)
-            return self._ask_for_keys(current.ref, call)
+            if call.is_locked:
+                return self._ask_for_keys(current.ref, call)
+            if call.manner.verdict_seconds and (place.reading or call.times_spoken + 1) == 1:
+                return Said(self._writer.greet_first(call.manner), self._links.urls(current.ref, reading=0))
         return await self._tell(current, place.reading or call.times_spoken + 1)
 
     async def _tell(self, current: CallInProgress, reading: int) -> Said:
@@ -107,6 +110,8 @@ class Conversation:
         key_try = place.key_try
         if key_try is None and place.reading is None and waits_for_keys:
             key_try = call.key_tries
+        if key_try is None and place.reading == 0:  # only the greeting was said
+            return await self._tell(current, 1)
         if key_try is None:
             return await self._after_reading(current, digits, place.reading or call.readings)
         if current.record.mode is Mode.KEYPAD:

@@ -21,13 +21,14 @@ from otp_store import OtherCall, OtpStore
 from script_writer import ScriptWriter
 from sealing import Sealer
 from send_order import SendOrder
-from verification import KEY_TRIES, Call, CallRef, Status, Verification, short_id
+from verification import KEY_TRIES, Call, CallRef, Mode, Status, Verification, short_id
 from voice_provider import (
     CallOrder,
     CallOutcomeUnknown,
     CallRejected,
     CallState,
     EndReason,
+    MachineDetection,
     ProviderError,
     ProviderThrottled,
     ProviderUnavailable,
@@ -217,11 +218,17 @@ class Dialer:
             urls=self._links.urls(CallRef(record.id, call.number), reading=0),
             ring_timeout_seconds=call.ring_timeout_seconds,
             time_limit_seconds=call.time_limit_seconds,
-            hang_up_on_machine=self._policy.hang_up_on_machine,
+            machine_detection=self._machine_detection(record),
             hide_caller_id=order.hide_caller_id,
             reference=f"{short_id(record.id)}-{call.number}",
             script=script,
         )
+
+    def _machine_detection(self, record: Verification) -> MachineDetection:
+        """An alert has no code to keep from a machine."""
+        wanted = self._policy.machine_detection
+        is_needless = record.mode is Mode.ALERT and wanted is MachineDetection.NO_CODE
+        return MachineDetection.OFF if is_needless else wanted
 
     def _keys(self, record: Verification, call: Call) -> tuple[str, ...]:
         """Those that a callee may press before the code is told, at one try after the other."""

@@ -37,6 +37,7 @@ RECORDED_PROMPTS = (
     "greeting", "code_prompt", "again", "menu", "goodbye", "apology", "key_greeting", "key_prompt_1",
     "key_prompt_2", "voicemail", "keypad_greeting", "keypad_prompt", "keypad_wrong", "keypad_right",
 )  # fmt: skip
+FASTEST_SPEECH = 2  # times as fast as its estimate, which is a long one
 
 
 class _Estimates(NamedTuple):
@@ -82,12 +83,19 @@ class ScriptWriter:
 
     # What is said while a code is told
 
+    def greet_first(self, manner: Manner) -> CallScript:
+        """The greeting alone, and silence until the carrier has told whether a machine answered."""
+        said = (*self._lead_in(), *self._say("greeting", manner))
+        silence_seconds = manner.verdict_seconds - estimated_seconds(said) / FASTEST_SPEECH
+        return (*said, *((Pause(silence_seconds),) if silence_seconds > 0 else ()), Continue())
+
     def read_code(self, code: str, manner: Manner, *, reading: int) -> CallScript:
         """The code as often as the pacing says, one utterance per character so that no voice runs them together.
 
         Then comes the offer to hear it again, unless this is the last reading, or the next one comes by itself.
         """
-        opening = ("greeting", "code_prompt") if reading == 1 and not manner.keys_first else ("code_prompt",)
+        was_greeted = manner.keys_first or manner.verdict_seconds
+        opening = ("code_prompt",) if was_greeted else ("greeting", "code_prompt")
         spelled = self._spelled(code, manner)
         steps = [*self._lead_in(), *self._said(opening if reading == 1 else ("again",), manner), *spelled]
         for _ in range(self._pacing.readings - 1):
@@ -233,8 +241,11 @@ class ScriptWriter:
             first, replay = (self.read_code("0" * code_length, manner, reading=reading) for reading in (1, 2))
             again = self.menu(manner) if manner.max_replays else ()  # which is met with silence, or a wrong key
             ending = (*again, *self.goodbye(manner))
-        asked = KEY_TRIES * _longest_seconds(self.ask_for_keys("0" * manner.keys_first, manner))
-        before = asked if manner.keys_first else 0
+        before = 0.0
+        if mode is Mode.SPEAK and manner.keys_first:
+            before = KEY_TRIES * _longest_seconds(self.ask_for_keys("0" * manner.keys_first, manner))
+        elif mode is Mode.SPEAK and manner.verdict_seconds:
+            before = _longest_seconds(self.greet_first(manner))
         pause = self._reading_pause
         said_once = first[: first.index(pause)] if pause in first else first
         return _Estimates(

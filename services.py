@@ -19,7 +19,7 @@ from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from protection import Protection
 from redial import RedialPolicy, Redials
 from sealing import Sealer
-from settings import MachineDetection, ResendCode, Settings
+from settings import ResendCode, Settings
 from sms_provider import SmsProvider
 from speech import Speech, open_speech
 from text_messages import TextMessages
@@ -63,7 +63,7 @@ def open_services(
     policy = CallPolicy(
         ring_timeout_seconds=settings.ring_timeout_seconds,
         time_limit_seconds=settings.call_time_limit_seconds,
-        hang_up_on_machine=settings.machine_detection is MachineDetection.HANGUP,
+        machine_detection=settings.machine_detection,
         deadline_seconds=settings.provider_deadline_seconds,
         routes=setting_values.routes(settings.provider_routes),
     )

@@ -15,7 +15,7 @@ from abuse_guard import Monitor
 from carrier_settings import CarrierSettings
 from phone_numbers import InvalidPhone, to_e164
 from redial import LEAST_SECONDS_TO_USE_A_CODE
-from voice_provider import SignaturePolicy
+from voice_provider import MachineDetection, SignaturePolicy
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 TUNNEL_DOMAINS = ("ngrok.io", "ngrok.app", "ngrok.dev", "ngrok-free.app", "ngrok-free.dev", "trycloudflare.com",
@@ -46,11 +46,6 @@ class LogFormat(StrEnum):
 class ResendCode(StrEnum):
     SAME = "same"
     NEW = "new"
-
-
-class MachineDetection(StrEnum):
-    OFF = "off"
-    HANGUP = "hangup"
 
 
 class NoInput(StrEnum):

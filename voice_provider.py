@@ -92,6 +92,14 @@ class SignaturePolicy(StrEnum):
     REQUIRED = "required"
 
 
+class MachineDetection(StrEnum):
+    """What becomes of a call that a machine answers: nothing else, its end, or no code is told in it."""
+
+    OFF = "off"
+    HANGUP = "hangup"
+    NO_CODE = "no_code"
+
+
 @dataclass(frozen=True, slots=True)
 class CallUrls:
     """The absolute URLs that a carrier may call for one call; each holds the call token in its path."""
@@ -112,8 +120,9 @@ class Capabilities:
     told all of it when the call is placed. One that does not report progress tells of a call's end only, or of
     nothing; of one that cannot be asked, nothing else can be known. `silence_is_proof`: it tells of a ringing
     phone at the call's own URL, so a call of which nothing is heard within seconds was not dialled, even if its
-    id never came. One that `chooses_voice` has a woman's and a man's, and those of `voices` by
-    name. `asks_for_keys`: before the code is told; one that `takes_codes` lets the callee type one.
+    id never came. One that `detects_machines` can end their calls; if it can tell of them instead, it has done
+    so `verdict_seconds` after the answer. One that `chooses_voice` has a woman's and a man's, and those of
+    `voices` by name. `asks_for_keys`: before the code is told; one that `takes_codes` lets the callee type one.
     `proves_speaking` is False where only talk time can tell whether the code was heard.
     """
 
@@ -124,6 +133,7 @@ class Capabilities:
     can_be_asked: bool = True
     hangs_up: bool = True
     detects_machines: bool = False
+    verdict_seconds: float = 0
     hides_caller_id: bool = False
     limits_call: bool = True
     chooses_voice: bool = False
@@ -142,7 +152,7 @@ class CallOrder:
     """Everything that a carrier needs to place one call. Numbers are E.164.
 
     `reference` names the call in the carrier's own records; it is no secret. `script` is what to say, for carriers
-    that do not fetch it.
+    that do not fetch it. Carriers that cannot tell of a machine end its call also where no code is to be told.
     """
 
     to: str = field(repr=False)
@@ -150,7 +160,7 @@ class CallOrder:
     urls: CallUrls = field(repr=False)
     ring_timeout_seconds: int
     time_limit_seconds: int
-    hang_up_on_machine: bool = False
+    machine_detection: MachineDetection = MachineDetection.OFF
     hide_caller_id: bool = False
     reference: str = ""
     script: WholeCall | None = field(default=None, repr=False)

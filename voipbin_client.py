@@ -30,6 +30,7 @@ from voice_provider import (
     CallUrls,
     Capabilities,
     EndReason,
+    MachineDetection,
     ProviderUnavailable,
     RawWebhook,
     WebhookRejected,
@@ -234,7 +235,9 @@ def actions_of(order: CallOrder, script: WholeCall) -> list[dict[str, Any]]:
     """
     replays = min(script.manner.max_replays, MAX_REPLAYS)
     actions = [_event(order.urls.events, OTP_ANSWERED)]
-    if order.hang_up_on_machine:
+    if (
+        order.machine_detection is not MachineDetection.OFF
+    ):  # source: nothing tells a call of a machine that goes on
         actions.append(_action("amd", **{"machine_handle": "hangup", "async": False}))  # waits for the verdict
     actions += _ask_for_keys(order.urls.events, script)
     for reading in range(1, replays + 2):

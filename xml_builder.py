@@ -115,7 +115,8 @@ def _plain_step(step: Speak | Pause | PlayAudio | Hangup, dialect: Dialect) -> s
         case Speak():
             return _speak(step, dialect)
         case Pause(seconds):
-            return _element(dialect.pause, {"length": str(math.ceil(seconds))}) if seconds else ""
+            # Documented: whole seconds, one at least.
+            return _element(dialect.pause, {"length": str(math.ceil(seconds))}) if seconds > 0 else ""
         case PlayAudio(url):
             return _element("Play", {}, escaped(url))
         case Hangup():

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from simulator.audio import AUDIO_SECONDS, AudioFiles
 from simulator.callees import Reaction
 from simulator.clock import SimulatorClock
 from simulator.lines import CalleeHungUp, KeyWait, Line, Sound
@@ -95,6 +96,7 @@ class SimulatedCall(ABC):
     spoken: list[str] = field(default_factory=list, init=False)
     ending: str = field(default="", init=False)
     failure_reason: str = field(default="", init=False)
+    audio: AudioFiles | None = field(default=None, init=False)
 
     # What a protocol adds
 
@@ -133,6 +135,11 @@ class SimulatedCall(ABC):
             raise CallEnded(Ending.TIME_LIMIT)
         await self.line.listen(sound)
         self._advance(sound.seconds)
+
+    async def recording(self, url: str) -> Sound | None:
+        """A file as it sounds. None for one that cannot be played: it is skipped (documented by Vobiz)."""
+        seconds = await self.audio.seconds_of(url) if self.audio else AUDIO_SECONDS
+        return Sound(seconds, url=url) if seconds else None
 
     async def wait_for_keys(self, prompt: tuple[Sound, ...], wait: KeyWait) -> str:
         """The keys that were pressed during a prompt or in time after it, or "". Raises: as `listen`."""

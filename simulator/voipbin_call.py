@@ -199,6 +199,8 @@ class VoipbinCall(SimulatedCall):
         match kind:
             case "talk":
                 await self._talk(option)
+            case "play":
+                await self._play(option)
             case "sleep":
                 await self.listen(Sound(_seconds(option)))
             case "digits_receive":
@@ -238,6 +240,12 @@ class VoipbinCall(SimulatedCall):
             return
         for sound in sounds:
             await self.listen(sound)
+
+    async def _play(self, option: Mapping[str, Any]) -> None:
+        for url in option.get("stream_urls") or []:
+            sound = await self.recording(str(url))
+            if sound is not None:
+                await self.listen(sound)
 
     async def _receive_digits(self, option: Mapping[str, Any]) -> None:
         """Keys that were pressed before count. There is one time for all of them; a key that ends it is kept."""

@@ -6,18 +6,20 @@ its callbacks, further elements.
 
 import math
 from abc import ABC
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import ClassVar, NamedTuple
 
 from simulator.answer_xml import BadXml, Document, Element
+from simulator.audio import AUDIO_SECONDS as AUDIO_SECONDS
 from simulator.call import CallEnded, CallRequest, SimulatedCall, speech
 from simulator.callbacks import CallbackSender, Unreachable
 from simulator.hangup_causes import Cause
 from simulator.lines import KEYS, KeyWait, Sound
 
-AUDIO_SECONDS = 3.0  # length of any played file: the simulator does not fetch audio
+DETECTION_SECONDS = 5.0  # documented: what holds where no time for machine detection is named
 AUTO_SECONDS = 2.0  # between keys, *inferred*: no page says how long "auto" is
 MAX_DOCUMENTS = 50  # a customer who redirects for ever must not keep a call for ever
 
@@ -30,12 +32,14 @@ class Url:
 
 @dataclass(frozen=True, slots=True)
 class XmlCallRequest(CallRequest):
-    """A request to call that names the URLs to ask and to tell."""
+    """A request to call that names the URLs to ask and to tell; `machine` is told whether a machine answered."""
 
     answer: Url
     fallback: Url | None
     ring: Url | None
     hangup: Url | None
+    machine: Url | None = None
+    detection_seconds: float = DETECTION_SECONDS
 
 
 class KeyTimeout(NamedTuple):
@@ -63,6 +67,8 @@ class XmlCall(SimulatedCall, ABC):
     account_id: str
     no_input_posts: bool = False
 
+    has_told_verdict: bool = field(default=False, init=False)
+
     @property
     def cause(self) -> Cause | None:
         return self.causes[self.ending] if self.ending else None
@@ -82,6 +88,32 @@ class XmlCall(SimulatedCall, ABC):
     async def report_end(self) -> None:
         if self.request.hangup and not self.customs.loses_hangup_callback:
             await self._notify(self.request.hangup, self.hangup_fields(self.causes[self.ending]))
+
+    # Machines
+
+    async def listen(self, sound: Sound) -> None:
+        await super().listen(sound)
+        await self._tell_verdict()
+
+    async def wait_for_keys(self, prompt: tuple[Sound, ...], wait: KeyWait) -> str:
+        keys = await super().wait_for_keys(prompt, wait)
+        await self._tell_verdict()
+        return keys
+
+    async def _tell_verdict(self) -> None:
+        """Asynchronous detection: once its time is over, and before anything else is asked."""
+        url = self.request.machine
+        if url is None or self.has_told_verdict or self.talk_seconds < self.request.detection_seconds:
+            return
+        self.has_told_verdict = True
+        await self._notify(url, self.machine_fields())
+
+    def machine_fields(self) -> dict[str, str]:
+        """What the URL for machine detection is told."""
+        fields = self.fields("MachineDetection", "in-progress")
+        for name in ("SessionStart", "STIRAttestation"):
+            del fields[name]
+        return {**fields, "Machine": str(self.line.is_machine).lower(), "IfMachine": "continue"}
 
     # Documents
 
@@ -137,8 +169,8 @@ class XmlCall(SimulatedCall, ABC):
             return await self._gather(element)
         match element.name:
             case "Speak" | "Play" | "Wait":
-                for _ in range(_repeats(element)):
-                    await self.listen(sound_of(element))
+                for sound in await self._sounds_of(element):
+                    await self.listen(sound)
             case "Redirect":
                 url = Url(element.text, element.attributes.get("method", "POST"))
                 return await self._fetch(url, self.fields("Redirect", "in-progress"), "redirect")
@@ -163,14 +195,20 @@ class XmlCall(SimulatedCall, ABC):
         """
         attributes = element.attributes
         wait = self._key_wait(element)
-        prompt = tuple(sound_of(child) for child in element.children for _ in range(_repeats(child)))
+        prompt = tuple([sound for child in element.children for sound in await self._sounds_of(child)])
         for _ in range(int(attributes.get("retries", "1"))):
             keys = (await self.wait_for_keys(prompt, wait)).removesuffix(wait.end_keys)
             if keys and set(keys) <= set(attributes.get("validDigits", KEYS)):
                 return keys
             if keys and "invalidDigitsSound" in attributes:
-                await self.listen(Sound(AUDIO_SECONDS, url=attributes["invalidDigitsSound"]))
+                refusal = await self.recording(attributes["invalidDigitsSound"])
+                await self.listen(refusal or Sound(0))
         return ""
+
+    async def _sounds_of(self, element: Element) -> Iterable[Sound]:
+        """What is heard of Speak, Play or Wait, as often as it is to be repeated."""
+        sound = await self.recording(element.text) if element.name == "Play" else _sound_of(element)
+        return repeat(sound, _repeats(element)) if sound else ()
 
     def _key_wait(self, element: Element) -> KeyWait:
         attributes, timeout = element.attributes, self.key_timeouts[element.name]
@@ -235,12 +273,10 @@ class XmlCall(SimulatedCall, ABC):
         }
 
 
-def sound_of(element: Element) -> Sound:
-    """What is heard of Speak, Play or Wait."""
+def _sound_of(element: Element) -> Sound:
+    """What is heard of Speak or Wait."""
     if element.name == "Wait":
         return Sound(float(element.attributes.get("length", "1")))
-    if element.name == "Play":
-        return Sound(AUDIO_SECONDS, url=element.text)
     return speech(element.text, element.attributes.get("language", "en-US"))
 
 

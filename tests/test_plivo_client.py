@@ -24,6 +24,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderError,
     ProviderThrottled,
     ProviderUnavailable,
@@ -116,7 +117,7 @@ async def test_machine_detection_is_asked_for_only_when_wanted() -> None:
         bodies.append(json.loads(request.content))
         return httpx.Response(201, json=payload("call_fired"))
 
-    await client_of(vendor).place_call(replace(ORDER, hang_up_on_machine=True))
+    await client_of(vendor).place_call(replace(ORDER, machine_detection=MachineDetection.HANGUP))
     assert bodies[0]["machine_detection"] == "hangup"
 
 

@@ -39,6 +39,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderThrottled,
     ProviderUnavailable,
     RawWebhook,
@@ -230,7 +231,7 @@ HEARD = None
 async def test_each_callee_leads_to_its_end(
     customer: Customer, to: str, reason: EndReason | None, keys: str, readings: int
 ) -> None:
-    call_id = await customer.client.place_call(customer.order(to, hang_up_on_machine=True))
+    call_id = await customer.client.place_call(customer.order(to, machine_detection=MachineDetection.HANGUP))
     await customer.calls_over()
     events = customer.events
     assert {event.call_id for event in events} == {call_id}

@@ -37,6 +37,7 @@ ROWS = (
     _yes_or_no("ends a call on request", "hangs_up"),
     _yes_or_no("proves that the code was spoken", "proves_speaking"),
     _yes_or_no("detects machines", "detects_machines"),
+    _yes_or_no("tells of a machine without ending the call", "verdict_seconds"),
     _yes_or_no("hides the caller ID", "hides_caller_id"),
     _yes_or_no("keeps a limit of the call's length", "limits_call"),
     _yes_or_no("has a woman's and a man's voice", "chooses_voice"),

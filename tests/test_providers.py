@@ -38,6 +38,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderError,
     ProviderThrottled,
     ProviderUnavailable,
@@ -321,7 +322,7 @@ async def test_an_id_of_a_call_cannot_lead_to_another_path(case: VoiceCase) -> N
     ("ability", "wish"),
     [
         ("hides_caller_id", {"hide_caller_id": True}),
-        ("detects_machines", {"hang_up_on_machine": True}),
+        ("detects_machines", {"machine_detection": MachineDetection.HANGUP}),
         ("limits_call", {"time_limit_seconds": 77}),
     ],
 )

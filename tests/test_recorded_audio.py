@@ -21,8 +21,8 @@ from clock import Clock
 from log_format import ConsoleFormatter, JsonFormatter
 from recorded_audio import BadRecordings, Recording, Recordings, UnknownRecording, load_recordings
 from server import create_app
-from speech import REQUIRED_RECORDINGS
 from settings import BadSettings, load_settings
+from speech import REQUIRED_RECORDINGS
 from tests.conftest import OTP_SECRET, FakeTime, RunningService, keep_secret, leaks_in, run_service
 from tests.test_server import program, wait_for_line
 

@@ -21,6 +21,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderError,
     ProviderThrottled,
     ProviderUnavailable,
@@ -97,7 +98,7 @@ async def test_machine_detection_is_asked_for_only_when_wanted() -> None:
         bodies.append(json.loads(request.content))
         return httpx.Response(201, json={"request_uuid": CALL_ID})
 
-    order = CallOrder(ORDER.to, ORDER.from_number, ORDER.urls, 30, 150, hang_up_on_machine=True)
+    order = CallOrder(ORDER.to, ORDER.from_number, ORDER.urls, 30, 150, machine_detection=MachineDetection.HANGUP)
     await client_of(vendor).place_call(order)
     assert bodies[0]["machine_detection"] == "hangup"
 

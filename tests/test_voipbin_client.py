@@ -23,6 +23,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderError,
     ProviderThrottled,
     ProviderUnavailable,
@@ -347,7 +348,7 @@ def test_keys_are_waited_for_five_seconds_and_end_their_prompt_but_never_the_cod
 
 
 def test_a_machine_is_hung_up_on_before_anything_is_said() -> None:
-    actions = actions_of(replace(ORDER, hang_up_on_machine=True), SCRIPT)
+    actions = actions_of(replace(ORDER, machine_detection=MachineDetection.HANGUP), SCRIPT)
     place = kinds(actions).index("amd")
     assert actions[place]["option"] == {"machine_handle": "hangup", "async": False}
     assert "talk" not in kinds(actions)[:place]

@@ -35,6 +35,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderThrottled,
     ProviderUnavailable,
     RawWebhook,
@@ -279,10 +280,10 @@ async def test_a_call_that_goes_otherwise_is_told_as_what_it_was(
 
 async def test_a_machine_is_told_from_a_person_where_that_is_wanted() -> None:
     async with world() as here:
-        await here.call("+14155550109", hang_up_on_machine=True)
+        await here.call("+14155550109", machine_detection=MachineDetection.HANGUP)
         assert (here.end.end_reason, here.readings) == (EndReason.VOICEMAIL, [])
     async with world() as here:
-        await here.call("+14155550101", hang_up_on_machine=True)
+        await here.call("+14155550101", machine_detection=MachineDetection.HANGUP)
         assert here.readings == [1]
     async with world() as here:
         await here.call("+14155550109")
