@@ -21,12 +21,12 @@ import httpx
 from bench.sample_data import phone_number, seeded
 from bench.servers import WIDE_LIMITS
 from http_client import open_http_client
-from script_writer import KEY_TRIES
 from server import Server, create_app
 from settings import load_settings
 from simulator.callees import SCRIPTED_CALLEES
 from simulator.hearing import Sound, character_of, keys_asked_for
 from simulator.network import Carrier
+from verification import KEY_TRIES
 
 CARRIERS = ("vobiz", "plivo", "voipbin")
 SETTINGS: Mapping[str, Any] = {
