@@ -156,7 +156,7 @@ async def test_a_lost_hangup_callback_is_made_good_by_asking_the_carrier(fake_ti
         assert (call["state"], call["end_reason"], call["talk_seconds"]) == (
             "completed",
             "answered_and_spoken",
-            34,
+            45,
         )
 
 
@@ -225,7 +225,9 @@ async def test_what_is_spoken_is_the_script(service: RunningService) -> None:
     answer = await service.send("+14155550102", code="610389", language="fr")
     await service.calls_over()
     call = service.carrier.records[answer.json()["call_uuid"]]
-    reading = ["Je répète. Votre code est", *"610389"]
-    menu = "Pour réécouter le code, appuyez sur 1."
-    greeting = "Bonjour. Voici votre code de vérification pour your app."
-    assert call.spoken == [greeting, *"610389", *reading, menu, *reading, *reading, menu, "Au revoir."]
+    digits = ("six", "un", "zéro", "trois", "huit", "neuf")
+    reading = ["Je répète. Votre code est", *digits]
+    menu = "Pour réécouter le code, appuyez sur la touche un."
+    opening = ["Bonjour. Voici votre code de vérification pour your app.", "Votre code est", *digits]
+    silence = [menu]  # which is met with the offer once more
+    assert call.spoken == [*opening, *reading, menu, *reading, *reading, menu, *silence, "Au revoir."]
