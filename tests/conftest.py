@@ -55,12 +55,15 @@ _searched: set[str] = set(_secrets)
 
 def keep_secret(text: str) -> str:
     """Fail the run if this text turns up in a log line or on stdout or stderr."""
+    if text == _PUBLISHED_PHONE:
+        return text
     _secrets.add(text)
     if not (text.isdigit() or _NUMBER_OR_TOKEN.fullmatch(text)):
         _searched.add(text)
     return text
 
 
+_PUBLISHED_PHONE = "+14155550100"  # the example in messages and documents of ours
 # Tens of thousands of numbers and tokens have been kept by the end of a run: what a text holds is looked up in the
 # set of them, and only the few secrets of another form are searched for one by one.
 _NUMBER_OR_TOKEN = re.compile(r"\+[0-9]{7,15}|[0-9a-f]{68}")

@@ -104,9 +104,7 @@ async def test_a_pinned_carrier_is_the_only_one(
     [
         pytest.param({"provider": "voipbin"}, "provider", id="a carrier that is not configured"),
         pytest.param({"provider": "vobiz", "hide_caller_id": True}, "hide_caller_id", id="hidden caller ID"),
-        pytest.param({"provider": "cm", "language": "pl-PL"}, "language", id="language of a pinned carrier"),
         pytest.param({"language": "xx"}, "language", id="language of nobody"),
-        pytest.param({"language": "pl", "hide_caller_id": True}, "language", id="both, by different carriers"),
     ],
 )
 async def test_an_option_that_nobody_has_is_named_and_changes_nothing(
@@ -139,6 +137,20 @@ async def test_each_carrier_speaks_the_best_variety_that_it_has(
         by_vobiz = (await service.send(US_PHONE, language="en-IN")).json()
         by_cm = (await service.send("+14155550143", language="en-IN", provider="cm")).json()
         assert (by_vobiz["language"], by_cm["language"]) == ("en-US", "en-IN")
+
+
+async def test_a_language_goes_to_a_carrier_that_speaks_it_and_falls_only_where_none_can(
+    carriers: FunctionCarriers, fake_time: FakeTime
+) -> None:
+    async with run_carriers(carriers, "vobiz,plivo,cm", fake_time.clock) as service:
+        cases: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
+            "+14155550142": ({"language": "pl"}, ("vobiz", "pl-PL")),
+            "+14155550143": ({"language": "ro"}, ("plivo", "ro-RO")),
+            "+14155550144": ({"language": "pl", "provider": "cm"}, ("cm", "en-US")),
+        }
+        for phone, (fields, (provider, language)) in cases.items():
+            sent = (await service.send(phone, **fields)).json()
+            assert (sent["provider"], sent["language"]) == (provider, language)
 
 
 # Health and pace

@@ -142,7 +142,7 @@ async def test_a_deep_link_leads_to_its_route(browser: Browser, service: Running
 async def test_the_search_leaves_what_fits(page: Page, service: RunningService) -> None:
     routes = sum(map(len, service.app.openapi()["paths"].values()))
     await page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    await page.get_by_role("searchbox").fill("REFERENCE")
+    await page.get_by_role("searchbox").fill("CODE_LENGTH")
     await expect(page.get_by_role("article")).to_have_count(1)
     await expect(page.get_by_role("heading", name="POST /send-otp")).to_be_in_viewport()
     await expect(page.get_by_text(f"1 of {routes} routes")).to_be_visible()

@@ -665,8 +665,8 @@ async def test_a_person_answers_hears_presses_1_and_hangs_up(service: RunningSer
             assert (event["from"], event["to"]) == ("+12025550100", "+14155550142")
             assert (await service.client.post(f"{url}/keys/1")).status_code == 204, "too early: dropped"
             assert (await service.client.post(f"{url}/answer")).status_code == 204
-        elif event["event"] == "speaking" and len(event["text"]) == 1:
-            digits += event["text"]
+        elif event["event"] == "speaking":
+            digits += event["character"]
         elif event["event"] == "waiting_for_key":
             pressed += 1
             action = "keys/1" if pressed == 1 else "hang-up"
@@ -810,7 +810,7 @@ async def test_an_installed_engine_speaks_for_the_page(speaking_engine: Callable
                 await service.client.post(f"{url}/hang-up")
         await sent
     assert audio.headers["content-type"] == "audio/wav"
-    assert audio.content == b"RIFF -v en-us -s 150 --stdin --stdout C"
+    assert audio.content == b"RIFF -v en-us -s 150 --stdin --stdout Your code is"
 
 
 async def test_an_engine_that_fails_is_no_error(speaking_engine: Callable[[str], None]) -> None:

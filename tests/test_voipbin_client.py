@@ -331,12 +331,15 @@ def test_ids_of_targets_are_uuids_that_voipbin_does_not_reserve() -> None:
     assert not any(name.startswith("00000000") for name in ids)
 
 
-@pytest.mark.parametrize("keys", ["4", "42"])
-def test_keys_are_waited_for_five_seconds_and_end_their_prompt_but_never_the_code(keys: str) -> None:
+@pytest.mark.parametrize(("keys", "seconds"), [("4", 5), ("42", 10)])
+def test_keys_are_waited_for_five_or_ten_seconds_and_end_their_prompt_but_never_the_code(
+    keys: str, seconds: int
+) -> None:
     actions = actions_for(whole_call(CODE, keys=(keys, keys)))
     for place in [place for place, kind in enumerate(kinds(actions)) if kind == "digits_receive"]:
-        length = len(keys) if "press 1" not in str(actions[place - 1]) else 1
-        assert actions[place]["option"] == {"duration": 5000, "length": length}
+        is_menu = "press 1" in str(actions[place - 1])
+        length, duration = (1, 5) if is_menu else (len(keys), seconds)
+        assert actions[place]["option"] == {"duration": duration * 1000, "length": length}
         assert actions[place - 1]["option"]["digits_handle"] == "next"
         assert actions[place + 1]["type"] == "branch", "which forgets the keys"
     interruptible = [action for action in actions if "digits_handle" in action.get("option", {})]

@@ -36,7 +36,7 @@ PROVEN_BY: dict[str, tuple[str, ...]] = {
     ),
     "C7": (
         "tests/test_vobiz_client.py::test_a_call_is_placed_with_every_limit_and_url",
-        "tests/test_app_api.py::test_a_call_gets_the_time_that_its_replays_need_up_to_the_limit",
+        "tests/test_app_api.py::test_a_call_has_as_many_replays_as_the_limit_has_room_for_and_the_time_for_them",
     ),
     "C8": ("tests/test_access.py::test_keys_are_kept_as_keyed_hashes_only",),
     "F3": (
