@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-from bench import half_open, race
+from bench import half_open, race, voicemail
 from bench.racers import PROCESSES
 from bench.sample_data import SEED
 from bench.servers import ROOT, cores
@@ -110,6 +110,11 @@ def example_numbers() -> Iterator[Proof]:
         )
 
 
+def answering_machines() -> Iterator[Proof]:
+    for figure in voicemail.measured_figures():
+        yield Proof(figure.what, "C9", figure.wanted, figure.seen, figure.holds)
+
+
 def half_open_connections() -> Iterator[Proof]:
     raise_descriptor_limit()
     server_core, own_core = cores() or (None, None)
@@ -161,6 +166,7 @@ PROOFS: tuple[Callable[[], Iterator[Proof]], ...] = (
     money_race,
     hostile_webhooks,
     example_numbers,
+    answering_machines,
     half_open_connections,
     generated_histories,
     generated_requests,

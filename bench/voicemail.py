@@ -35,6 +35,8 @@ SETTINGS: Mapping[str, Any] = {
     "simulator_speed": float("inf"),
     "require_keypress": True,
     "keypress_digits": 2,
+    "provider_deadline_seconds": 60,
+    **{f"{carrier}_calls_per_second": 0 for carrier in CARRIERS},
 }
 SILENT, BEEPING, ONE_TONE, ALL_TONES = "+14155550109", "+14155550121", "+14155550122", "+14155550123"
 PERSON = "+14155550119"
@@ -150,10 +152,14 @@ async def measure() -> dict[str, list[Meeting]]:
         return meetings
 
 
+def measured_figures() -> list[Figure]:
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # settings are also read from a `.env`
+        return figures(asyncio.run(measure()))
+
+
 def main() -> int:
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # settings are also read from a `.env`
-        found = figures(asyncio.run(measure()))
+    found = measured_figures()
     for figure in found:
         verdict = "holds" if figure.holds else "MISSED"
         print(f"{figure.what}\n    {figure.seen}; wanted: {figure.wanted}: {verdict}")
