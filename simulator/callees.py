@@ -71,7 +71,7 @@ SCRIPTED_CALLEES: dict[str, ScriptedCallee] = {
     ),
     "+14155550114": ScriptedCallee("is not allocated", Reaction.UNREACHABLE, ring_seconds=0),
     "+14155550115": replace(
-        _LISTENER, description="hangs up during the second reading", hangs_up_after_seconds=30
+        _LISTENER, description="hangs up during the second reading", hangs_up_after_seconds=25
     ),
     "+14155550116": replace(_LISTENER, description="hangup callback is lost", loses_hangup_callback=True),
     "+14155550117": replace(

@@ -19,7 +19,7 @@ from sms_provider import MESSAGE_ENDS, MessageReport, MessageState
 from tests.conftest import FakeTime
 from tests.mode_cases import LOCKED_CALL
 from tests.store_cases import NEW_CALL, NEW_MESSAGE, OTHER_CARRIERS_CALL, QUEUED_CALL, call_of
-from verification import FINAL, NEWS_GRACE_SECONDS, Call, Message, Mode, NewCall, Status, Verification
+from verification import FINAL, KEY_TRIES, NEWS_GRACE_SECONDS, Call, Message, Mode, NewCall, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 T = TypeVar("T")
@@ -336,7 +336,7 @@ class StoreMachine(RuleBasedStateMachine):
         code = one.code if typed == "right" else typed
         tries = one.tries.get(asked, 0)
         attempt = tries if attempt is None else attempt
-        is_waited_for = one.mode is Mode.KEYPAD and self.is_live_call(one, asked) and attempt == tries
+        is_waited_for = one.mode is Mode.KEYPAD and self.is_live_call(one, asked) and attempt == tries < KEY_TRIES
         try:
             checked = self.run(self.store.check_typed(verification_id, asked, attempt, code))
         except NumberLocked:
@@ -366,7 +366,7 @@ class StoreMachine(RuleBasedStateMachine):
         call = one.seen.live_call
         is_locked = call is not None and call.number == asked and call.manner.keys_first > 0
         self.run(self.store.take_keys(verification_id, asked, attempt, is_right=is_right))
-        if is_locked and asked not in one.opened and attempt == tries:
+        if is_locked and asked not in one.opened and attempt == tries < KEY_TRIES:
             one.tries[asked] = tries + 1
             if is_right:
                 one.opened.add(asked)

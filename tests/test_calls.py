@@ -121,14 +121,14 @@ def test_every_scripted_callee_has_an_expected_end() -> None:
 @pytest.mark.parametrize("phone", CALLEES["ended"], ids=lambda phone: SCRIPTED_CALLEES[phone].description)
 async def test_a_call_lived_through_by_a_callee(phone: str, no_input: str) -> None:
     async with run_service(simulator_no_input=no_input, provider_deadline_seconds=0.5) as service:
-        sent = await service.send(phone, code="CANARY610")
+        sent = await service.send(phone, code="CAN610")
         assert sent.status_code == 200
         await service.calls_over()
         status = await service.status(phone)
         assert status["status"] == CALLEES["ended"][phone]["status"]
         call = {name: status["call"][name] for name in ("end_reason", "times_spoken", "hangup_cause")}
         assert {"status": status["status"], **call} == CALLEES["ended"][phone]
-        verified = await service.verify(phone, "CANARY610")
+        verified = await service.verify(phone, "CAN610")
         assert verified.json()["valid"] is True
         assert service.carrier.requests == 1
 
