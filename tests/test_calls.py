@@ -146,7 +146,7 @@ async def test_a_call_that_the_carrier_refuses(service: RunningService, phone: s
 async def test_a_lost_hangup_callback_is_made_good_by_asking_the_carrier(fake_time: FakeTime) -> None:
     async with run_service(fake_time.clock) as service:
         phone = CALLEES["lost"][0]
-        await service.send(phone)
+        await service.send(phone, code="610389")
         await service.calls_over()
         assert (await service.status(phone))["call"]["state"] == "answered"
         overdue = await service.app.state.service.status("anonymous", phone)
