@@ -23,7 +23,7 @@ from clock import Clock
 from guard_store import Block, Charge, Exceeded, GuardStore, Reservation, Rule, Window, rule
 from otp_store import StoreUnavailable
 from phone_numbers import REGIONS, InvalidPhone, LineType, Number, line_key, mask, number_of
-from verification import Verification
+from verification import Mode, Verification
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,8 @@ class AbuseGuard:
         await self._tally(record, verified=1)
 
     async def _tally(self, record: Verification, *, begun: int = 0, verified: int = 0) -> None:
-        if self._policy.conversion_monitor is Monitor.OFF or self._is_safe(record.phone):
+        is_counted = self._policy.conversion_monitor is not Monitor.OFF and record.mode is not Mode.ALERT
+        if not is_counted or self._is_safe(record.phone):
             return
         number = number_of(record.phone)
         targets = (_prefix_target(number), _region_target(number))

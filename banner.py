@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import setting_values
 from abuse_guard import MONEY
 from protection import guard_policy
-from settings import MachineDetection, Settings, is_tunnel
-from voice_provider import SignaturePolicy
+from settings import Settings, is_tunnel
+from voice_provider import MachineDetection, SignaturePolicy
 
 # tests/test_carrier_registry.py holds both to the clients.
 WITHOUT_MACHINE_DETECTION = frozenset({"phlo", "cm"})
@@ -67,7 +67,7 @@ def _what_carriers_lack(settings: Settings) -> list[str]:
             f"callbacks of {unsigned} are let in by their token, as they sign nothing (WEBHOOK_SIGNATURES)"
         )
     undetecting = _those_in(WITHOUT_MACHINE_DETECTION, settings.provider_names)
-    if undetecting and settings.machine_detection is MachineDetection.HANGUP:
+    if undetecting and settings.machine_detection is not MachineDetection.OFF:
         risks.append(f"machines hear the code in calls of {undetecting}, which knows none (MACHINE_DETECTION)")
     return risks
 

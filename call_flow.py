@@ -1,53 +1,26 @@
-"""The call itself: what its carrier reports, and what the callee hears next."""
+"""A carrier's callbacks: which call each is about, what it reports, and the answer that it waits for."""
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import NamedTuple
 
 from call_events import HANG_UP_SECONDS, CallEvents
 from call_links import CallLinks
-from call_log import hang_up_if_possible, log_call
-from call_script import REPLAY, SILENT_HANGUP, CallScript, ScriptWriter
+from call_log import hang_up_if_possible
 from clock import Clock
+from conversation import CallInProgress, Conversation, Place, Said
 from guard_store import GuardStore
 from otp_store import OtherCall, OtpStore
-from verification import TOKEN_GRACE_SECONDS, Call, CallRef, Status, Verification, short_id
+from verification import TOKEN_GRACE_SECONDS, Call, CallRef, Verification, short_id
 from voice_provider import (
     CallEvent,
     CallState,
-    CallUrls,
     Providers,
     VoiceProvider,
     WebhookRejected,
 )
 
 logger = logging.getLogger(__name__)
-
-REPLAY_KEY = "1"
-MAX_WRONG_KEYS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class CallInProgress:
-    """What a call token, or a carrier's call id, stands for; `is_replay`: in a callback that came before."""
-
-    record: Verification
-    call: Call
-    provider: VoiceProvider
-    is_replay: bool = False
-
-    @property
-    def ref(self) -> CallRef:
-        return CallRef(self.record.id, self.call.number)
-
-
-class Said(NamedTuple):
-    """What the callee hears next, and where the carrier goes from there."""
-
-    script: CallScript
-    urls: CallUrls
 
 
 class CallFlow:
@@ -57,7 +30,7 @@ class CallFlow:
         self,
         store: OtpStore,
         providers: Providers,
-        writer: ScriptWriter,
+        conversation: Conversation,
         links: CallLinks,
         events: CallEvents,
         guard_store: GuardStore,
@@ -68,7 +41,7 @@ class CallFlow:
         self._guard_store = guard_store
         self._store = store
         self._providers = providers
-        self._writer = writer
+        self._conversation = conversation
         self.links = links
 
     async def find_call(self, ref: CallRef) -> CallInProgress | None:
@@ -138,58 +111,26 @@ class CallFlow:
         except OtherCall as error:
             raise WebhookRejected(f"callback is about another call: {error}") from None
 
-    async def answer(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said | None:
+    async def answer(self, current: CallInProgress, event: CallEvent, place: Place) -> Said | None:
         """What the callee hears after answering, or after asking to hear the code again.
-
-        None for an event that is no reason to speak. `reading` is the number that we put into the URL; without
-        one it follows from what was heard so far. Raises: WebhookRejected, StoreUnavailable.
-        """
-        await self.on_call_event(current, event)
-        if event.state is not CallState.ANSWERED:
-            return None
-        reading = reading or current.call.times_spoken + 1
-        code = await self._store.read_code(*current.ref, reading)
-        what = "code not handed out" if code is None else "code handed out"
-        log_call(logging.INFO, what, current.record, current.call, {"reading": reading})
-        if code is None:
-            is_needless = current.record.status in (Status.VERIFIED, Status.CANCELLED)
-            script = SILENT_HANGUP if is_needless else self._writer.apology(current.call.language)
-        else:
-            script = self._writer.read_code(
-                code,
-                current.call.language,
-                with_greeting=reading == 1,
-                with_menu=reading <= current.call.max_replays,
-            )
-        return Said(script, self.links.urls(current.ref, reading))
-
-    async def choice(self, current: CallInProgress, event: CallEvent, reading: int | None) -> Said | None:
-        """What comes after the code was read: again, the offer once more after a wrong key, or goodbye.
 
         None for an event that is no reason to speak. Raises: WebhookRejected, StoreUnavailable.
         """
         await self.on_call_event(current, event)
         if event.state is not CallState.ANSWERED:
             return None
-        reading = reading or current.call.readings
-        is_wrong_key = event.digits not in ("", REPLAY_KEY) and not current.is_replay
-        record = await self._store.record_reading_end(*current.ref, reading, wrong_key=is_wrong_key)
-        if record is not None and record.call is not None and record.call.times_spoken > current.call.times_spoken:
-            log_call(logging.INFO, "code spoken", record, record.call, {"reading": reading})
-        script = self._after_reading(record, event.digits, reading)
-        return Said(script, self.links.urls(current.ref, reading))
+        return await self._conversation.answer(current, place)
+
+    async def choice(self, current: CallInProgress, event: CallEvent, place: Place) -> Said | None:
+        """What comes after something was said, with the keys that the event tells of.
+
+        None for an event that is no reason to speak. Raises: WebhookRejected, StoreUnavailable, NumberLocked.
+        """
+        await self.on_call_event(current, event)
+        if event.state is not CallState.ANSWERED:
+            return None
+        return await self._conversation.choice(current, event.digits, place)
 
     def apology(self, current: CallInProgress) -> Said:
         """What a callee hears when something is wrong here."""
-        return Said(self._writer.apology(current.call.language), self.links.urls(current.ref, reading=0))
-
-    def _after_reading(self, record: Verification | None, digits: str, reading: int) -> CallScript:
-        call = record.live_call if record is not None else None
-        if record is None or call is None:
-            return SILENT_HANGUP
-        if record.is_final or reading > call.max_replays or not digits:
-            return self._writer.goodbye(call.language)
-        if digits == REPLAY_KEY:
-            return REPLAY
-        is_patient = call.wrong_keys <= MAX_WRONG_KEYS
-        return self._writer.menu(call.language) if is_patient else self._writer.goodbye(call.language)
+        return self._conversation.apology(current)

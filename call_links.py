@@ -13,17 +13,19 @@ class CallLinks:
         self._public_url = public_url
         self._fallback_public_url = fallback_public_url
 
-    def urls(self, ref: CallRef, reading: int) -> CallUrls:
+    def urls(self, ref: CallRef, reading: int, key_try: int | None = None) -> CallUrls:
         """The URLs of one call, in which `reading` was the last reading of the code.
 
-        `n` numbers the readings, so that a callback which comes twice, or late, is known for what it is.
+        `n` numbers the readings, and `k` the waits for keys that have to be pressed, so that a callback which
+        comes twice, or late, is known for what it is.
         """
+        place = f"n={reading}" if key_try is None else f"k={key_try}"
         token = self._sealer.sign_token(ref)
         base = self._public_url
         return CallUrls(
             answer=f"{base}/answer/{token}?n={reading + 1}",
             fallback=f"{self._fallback_public_url}/answer/{token}?n={reading + 1}",
-            choice=f"{base}/otp-choice/{token}?n={reading}",
+            choice=f"{base}/otp-choice/{token}?{place}",
             hangup=f"{base}/hangup/{token}",
             ring=f"{base}/ring/{token}",
             events=f"{base}/events/{token}",

@@ -3,15 +3,24 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
-from call_script import ScriptWriter
+from call_script import Manner
 from carrier_line import CarrierLine, LineHealth
 from guard_store import Reservation
+from language_choice import LanguageChoice
 from phone_numbers import region_of
+from script_writer import ScriptWriter
 from send_order import SendOrder, UnsupportedOption
-from verification import NewCall
-from voice_provider import Capabilities, ProviderThrottled, ProviderUnavailable, VoiceProvider
+from verification import Mode, NewCall
+from voice_provider import (
+    Capabilities,
+    MachineDetection,
+    ProviderThrottled,
+    ProviderUnavailable,
+    VoiceProvider,
+)
 
 
 class CarriersDown(ProviderUnavailable):
@@ -28,17 +37,18 @@ class CallPolicy:
 
     ring_timeout_seconds: int
     time_limit_seconds: int
-    hang_up_on_machine: bool
+    machine_detection: MachineDetection
     deadline_seconds: float
     routes: Mapping[str, tuple[str, ...]]
 
 
 class Candidate(NamedTuple):
-    """A carrier that can do what is asked for, and the language that it would speak."""
+    """A carrier that can do what is asked for, and how it would speak."""
 
     provider: VoiceProvider
     line: CarrierLine
     language: str
+    is_recorded: bool = False
 
 
 class Choice(NamedTuple):
@@ -50,11 +60,17 @@ class Choice(NamedTuple):
 
 class CallRouter:
     def __init__(
-        self, carriers: Sequence[tuple[VoiceProvider, CarrierLine]], writer: ScriptWriter, policy: CallPolicy
+        self,
+        carriers: Sequence[tuple[VoiceProvider, CarrierLine]],
+        languages: LanguageChoice,
+        writer: ScriptWriter,
+        policy: CallPolicy,
     ) -> None:
+        self._languages = languages
         self._carriers = {provider.name: (provider, line) for provider, line in carriers}
         self._writer = writer
         self._policy = policy
+        self._manners: dict[Manner, Manner] = {}
 
     @property
     def names(self) -> list[str]:
@@ -82,17 +98,32 @@ class CallRouter:
             able = [(provider, line) for provider, line in able if is_met(provider.capabilities)]
             if not able:
                 raise UnsupportedOption(option, f"is not possible with {', '.join(names)}")
-        found = []
-        for provider, line in able:
-            spoken = provider.capabilities.languages
-            language = self._writer.choose_language(order.language, order.phone, spoken)
-            if language is not None:
-                found.append(Candidate(provider, line, language))
+        if order.language is not None and not self._languages.knows(order.language):
+            raise UnsupportedOption("language", f"must be one of {', '.join(self._languages.known)}")
+        found = [one for provider, line in able if (one := self._candidate(order, provider, line)) is not None]
         if not found:
             raise UnsupportedOption("language", self._spoken_by(able))
-        return found
+        return sorted(found, key=lambda one: not self._is_wanted(order, one))
 
-    def _spoken_by(self, able: Sequence[tuple[VoiceProvider, CarrierLine]]) -> str:
+    def _candidate(self, order: SendOrder, provider: VoiceProvider, line: CarrierLine) -> Candidate | None:
+        """How a carrier would speak: in recordings, if there are any, before its own voices."""
+        can_play = provider.capabilities.plays_audio and order.mode is not Mode.ALERT and not order.voice
+        recorded = self._writer.recorded_languages if can_play else ()
+        spoken = (*recorded, *provider.capabilities.languages)
+        if order.mode is Mode.ALERT:
+            spoken = self._writer.languages_of_alert(order.template, spoken)
+        language = self._languages.choose(order.language, order.phone, spoken)
+        if language is None:
+            return None
+        recording = self._languages.match(language, recorded)
+        return Candidate(provider, line, recording or language, is_recorded=recording is not None)
+
+    def _is_wanted(self, order: SendOrder, candidate: Candidate) -> bool:
+        """Whether a carrier speaks the language that was asked for: those that do go before the others."""
+        return order.language is None or bool(self._languages.match(order.language, (candidate.language,)))
+
+    @staticmethod
+    def _spoken_by(able: Sequence[tuple[VoiceProvider, CarrierLine]]) -> str:
         words = "; ".join(
             f"{provider.name}, which speaks {', '.join(provider.capabilities.languages)}" for provider, _ in able
         )
@@ -132,19 +163,20 @@ class CallRouter:
 
     def new_call(self, order: SendOrder, candidate: Candidate, queue_seconds: float = 0) -> NewCall:
         """What a call through a candidate is begun with; `queue_seconds` is how long it may wait at the most."""
-        code_length = len(order.code) if order.code else order.code_length
-        language, capabilities = candidate.language, candidate.provider.capabilities
-        max_replays = min(order.max_replays, capabilities.max_replays)
-        needed_seconds = self._writer.whole_call_seconds(code_length, max_replays, language)
+        code_length = len(order.code) if order.code and order.mode is not Mode.ALERT else order.code_length
+        capabilities = candidate.provider.capabilities
+        limit_seconds = self._policy.time_limit_seconds
+        manner = self._writer.fitted(order.mode, self._manner(order, candidate), code_length, limit_seconds)
+        manner = self._manners.setdefault(manner, manner)  # few are in use, and a million calls are kept
+        needed_seconds = self._writer.whole_call_seconds(order.mode, code_length, manner)
         return NewCall(
             provider=candidate.provider.name,
             from_number=candidate.provider.from_number,
-            language=language,
-            max_replays=max_replays,
+            manner=_shared(manner),
             ring_timeout_seconds=self._policy.ring_timeout_seconds,
             # As long as this call can last with all its replays, but never longer than the policy allows.
-            time_limit_seconds=min(math.ceil(needed_seconds), self._policy.time_limit_seconds),
-            first_reading_seconds=self._writer.first_reading_seconds(code_length, language),
+            time_limit_seconds=min(math.ceil(needed_seconds), limit_seconds),
+            first_reading_seconds=self._writer.first_reading_seconds(order.mode, code_length, manner),
             code_length=code_length,
             hide_caller_id=order.hide_caller_id,
             is_pinned=order.provider is not None,
@@ -152,7 +184,40 @@ class CallRouter:
             reports_progress=capabilities.reports_progress,
         )
 
+    def _manner(self, order: SendOrder, candidate: Candidate) -> Manner:
+        keys_first = order.keys_first if order.mode is Mode.SPEAK else 0
+        # Where keys come first, they take the time in which a machine is told of.
+        waits = self._policy.machine_detection is MachineDetection.NO_CODE and order.mode is Mode.SPEAK
+        return Manner(
+            language=candidate.language,
+            prompts=order.prompts,
+            voice=order.voice,
+            is_recorded=candidate.is_recorded,
+            max_replays=min(order.max_replays, candidate.provider.capabilities.max_replays),
+            auto_replay=order.auto_replay,
+            keys_first=keys_first,
+            verdict_seconds=candidate.provider.capabilities.verdict_seconds if waits and not keys_first else 0,
+            template=order.template,
+        )
+
+
+@lru_cache(maxsize=4096)
+def _shared(manner: Manner) -> Manner:
+    """One object for all calls that speak alike: a million of them are kept."""
+    return manner
+
 
 def _needs(order: SendOrder) -> Mapping[str, Callable[[Capabilities], bool]]:
     """What an order asks for beyond an ordinary call, and which carriers can do it."""
-    return {"hide_caller_id": lambda can: can.hides_caller_id} if order.hide_caller_id else {}
+    needs: dict[str, Callable[[Capabilities], bool]] = {}
+    if order.hide_caller_id:
+        needs["hide_caller_id"] = lambda can: can.hides_caller_id
+    if order.mode is Mode.KEYPAD:
+        needs["mode"] = lambda can: can.takes_codes
+    if order.mode is Mode.ALERT:
+        needs["template"] = lambda can: can.tells_alerts
+    if order.keys_first and order.mode is Mode.SPEAK:
+        needs["require_keypress"] = lambda can: can.asks_for_keys
+    if order.voice:
+        needs["voice"] = lambda can: can.chooses_voice
+    return needs

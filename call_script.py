@@ -1,23 +1,15 @@
 """What the callee hears, provider-neutral: a script is a row of steps that a carrier carries out in order."""
 
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+import unicodedata
 from typing import NamedTuple
 
 import msgspec
 
-from phone_numbers import region_of
-
-LEAD_IN_SECONDS = 1  # the first syllable is lost on many lines while the audio path opens
-DIGIT_PAUSE_SECONDS = 1
-READING_PAUSE_SECONDS = 2
-MENU_TIMEOUT_SECONDS = 5
 # Slower than the usual 14 characters a second, so that an estimate never claims too early that a code was read.
 _CHARACTERS_PER_SECOND = 11
 _SECONDS_PER_UTTERANCE = 0.8
+_LETTERS_IN_A_SYLLABLE = 3
+NORMAL_RATE = 100
 
 
 class _Step(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
@@ -25,29 +17,50 @@ class _Step(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
 
 
 class Speak(_Step, frozen=True):
-    """Say a text in a language (BCP 47 tag)."""
+    """Say a text in a language (BCP 47 tag).
+
+    `voice` is female, male, or a carrier's own name of one; empty for the carrier's choice. `rate` is in percent
+    of the voice's usual speed. `ssml` is what stands inside of a `<speak>` in the place of the text, with so many
+    seconds of breaks. Voices that know no SSML say the text, at their usual speed.
+    """
 
     text: str
     language: str
+    voice: str = ""
+    rate: int = NORMAL_RATE
+    ssml: str = ""
+    break_seconds: float = 0
 
 
 class Pause(_Step, frozen=True):
-    """Say nothing for whole seconds."""
+    """Say nothing. Carriers that take whole seconds only round up."""
 
-    seconds: int
+    seconds: float
 
 
 class PlayAudio(_Step, frozen=True):
-    """Play an audio file from its absolute URL."""
+    """Play an audio file from its absolute URL; `seconds` is its length.
+
+    A prompt has its `text`, too, for carriers that play no files of ours.
+    """
 
     url: str
+    seconds: float = 3.0
+    text: str = ""
+
+
+Utterance = Speak | PlayAudio
 
 
 class Menu(_Step, frozen=True):
-    """Say the prompt and wait for one key; then ask us what comes next, with the key if there was one."""
+    """Say the prompt and wait for keys; then ask us what comes next, with those that were pressed, if any.
 
-    prompt: tuple[Speak | PlayAudio, ...]
+    The wait ends with the last one of `keys`; the timeout is for the first one, with some carriers for all.
+    """
+
+    prompt: tuple[Utterance, ...]
     timeout_seconds: int
+    keys: int = 1
 
 
 class Continue(_Step, frozen=True):
@@ -65,179 +78,70 @@ class Hangup(_Step, frozen=True):
 Step = Speak | Pause | PlayAudio | Menu | Continue | Replay | Hangup
 CallScript = tuple[Step, ...]
 
-
-class WholeCall(NamedTuple):
-    """All that is said in a call, for carriers that are told before they dial.
-
-    After the greeting the code is read character by character behind its prompt, a second time behind `again`
-    where the carrier can, and once more, up to `max_replays` times, when the callee presses 1 after the replay
-    prompt. The greeting has `app_name` in it already.
-    """
-
-    language: str
-    greeting: str
-    code_prompt: str
-    code: str
-    again: str
-    replay_prompt: str
-    goodbye: str
-    max_replays: int
-    app_name: str
-
-    def __repr__(self) -> str:
-        return f"WholeCall({self.language}, <{len(self.code)} characters>)"
-
-
 SILENT_HANGUP: CallScript = (Hangup(),)
 REPLAY: CallScript = (Replay(),)
 
 
-@dataclass(frozen=True, slots=True)
-class SpokenTexts:
-    """The sentences of one language. `greeting` has a place for the app, `text_message` also for the code."""
+class Manner(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
+    """How a call speaks, decided when it is begun and the same at each of its callbacks.
 
-    regions: tuple[str, ...]
-    greeting: str
-    code_prompt: str
-    again: str
-    menu: str
-    goodbye: str
-    apology: str
-    text_message: str
+    `prompts` names a set of prompts, and `voice` the voice that was asked for, as `Speak` has it; empty ones are
+    the usual. A recorded call plays the operator's own files. `keys_first` is how many random keys the callee
+    presses before the code is said. Not before `verdict_seconds` after the answer is it said either: by then the
+    carrier has told whether a machine took the call; 0 where it does not tell. With `auto_replay` the replays come
+    without being asked for. `template` is that of an alert.
+    """
 
-
-class _Estimates(NamedTuple):
-    """Seconds that the parts of a call take."""
-
-    first_reading: float
-    first_document: float
-    replay: float
-    goodbye: float
+    language: str
+    prompts: str = ""
+    voice: str = ""
+    is_recorded: bool = False
+    max_replays: int = 3
+    auto_replay: bool = False
+    keys_first: int = 0
+    verdict_seconds: float = 0
+    template: str = ""
 
 
-class ScriptWriter:
-    """Writes the scripts of an OTP call in every language that `spoken_texts/` has a file for."""
+class Pacing(msgspec.Struct, frozen=True):
+    """How fast a call speaks. `readings` is how often the code is said at a time; the rate is in percent."""
 
-    def __init__(self, texts: Mapping[str, SpokenTexts], app_name: str, default_language: str) -> None:
-        self._texts = texts
-        self._app_name = app_name
-        self._default_language = default_language
-        self._known_estimates: dict[tuple[int, str], _Estimates] = {}
-        self._language_of_region = {region: code for code, text in texts.items() for region in text.regions}
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """The languages that there are texts in, as bare codes; what a carrier can speak of them is its own."""
-        return tuple(self._texts)
-
-    def choose_language(self, wanted: str | None, phone: str, spoken: Iterable[str]) -> str | None:
-        """The tag to speak in, out of those that the carrier can speak.
-
-        A wanted language that cannot be spoken gives None. Without a wish it is the language of the number's
-        region, in the region's own variety where the carrier has it, else the default language.
-        """
-        if wanted is not None:
-            return self._match(wanted, spoken)
-        region = region_of(phone)
-        regional = self._language_of_region.get(region or "")
-        matched = self._match(f"{regional}-{region}", spoken) if regional else None
-        return matched or self._match(self._default_language, spoken)
-
-    def _match(self, wanted: str, spoken: Iterable[str]) -> str | None:
-        language = wanted.split("-")[0].lower()
-        if language not in self._texts:
-            return None
-        varieties = [tag for tag in spoken if tag.split("-")[0] == language]
-        exact = (tag for tag in varieties if tag.lower() == wanted.lower())
-        return next(exact, varieties[0] if varieties else None)
-
-    def read_code(self, code: str, language: str, *, with_greeting: bool, with_menu: bool) -> CallScript:
-        """The code twice, one utterance per digit so that no voice runs digits together, then the menu."""
-        texts = self._texts_for(language)
-        opening = texts.greeting.format(app=self._app_name) if with_greeting else texts.again
-        spelled = _spelled(code, language)
-        return (
-            Pause(LEAD_IN_SECONDS),
-            Speak(opening, language),
-            Pause(DIGIT_PAUSE_SECONDS),
-            *spelled,
-            Pause(READING_PAUSE_SECONDS),
-            Speak(texts.again, language),
-            Pause(DIGIT_PAUSE_SECONDS),
-            *spelled,
-            Pause(DIGIT_PAUSE_SECONDS),
-            *(self.menu(language) if with_menu else (Continue(),)),
-        )
-
-    def whole_call(self, code: str, language: str, max_replays: int) -> WholeCall:
-        """The same texts in one piece."""
-        texts = self._texts_for(language)
-        greeting = texts.greeting.format(app=self._app_name)
-        return WholeCall(
-            language=language,
-            greeting=greeting,
-            code_prompt=texts.code_prompt,
-            code=code,
-            again=texts.again,
-            replay_prompt=texts.menu,
-            goodbye=texts.goodbye,
-            max_replays=max_replays,
-            app_name=self._app_name,
-        )
-
-    def text_message(self, code: str, language: str) -> str:
-        """The code in one line, for a text message."""
-        return self._texts_for(language).text_message.format(app=self._app_name, code=code)
-
-    def menu(self, language: str) -> CallScript:
-        """Only the offer to hear the code again."""
-        prompt = Speak(self._texts_for(language).menu, language)
-        return (Menu((prompt,), MENU_TIMEOUT_SECONDS), Continue())
-
-    def goodbye(self, language: str) -> CallScript:
-        return (Speak(self._texts_for(language).goodbye, language), Hangup())
-
-    def apology(self, language: str) -> CallScript:
-        return (Speak(self._texts_for(language).apology, language), Hangup())
-
-    def first_reading_seconds(self, code_length: int, language: str) -> float:
-        """How long a call has lasted, at the most, when the code has been read once."""
-        return self._estimates(code_length, language).first_reading
-
-    def whole_call_seconds(self, code_length: int, max_replays: int, language: str) -> float:
-        """How long a call can last: every replay, every menu waited out, and a last "goodbye"."""
-        estimates = self._estimates(code_length, language)
-        return estimates.first_document + max_replays * estimates.replay + estimates.goodbye
-
-    def _estimates(self, code_length: int, language: str) -> "_Estimates":
-        known = self._known_estimates.get((code_length, language))
-        if known is None:
-            code = "0" * code_length
-            first = self.read_code(code, language, with_greeting=True, with_menu=True)
-            replay = self.read_code(code, language, with_greeting=False, with_menu=True)
-            known = _Estimates(
-                first_reading=estimated_seconds(first[: first.index(Pause(READING_PAUSE_SECONDS))]),
-                first_document=estimated_seconds(first) + MENU_TIMEOUT_SECONDS,
-                replay=estimated_seconds(replay) + MENU_TIMEOUT_SECONDS,
-                goodbye=estimated_seconds(self.goodbye(language)),
-            )
-            self._known_estimates[code_length, language] = known
-        return known
-
-    def _texts_for(self, language: str) -> SpokenTexts:
-        return self._texts[language.split("-")[0].lower()]
+    lead_in_seconds: float = 1  # the first syllable is lost on many lines while the audio path opens
+    digit_pause_seconds: float = 1
+    reading_pause_seconds: float = 2
+    readings: int = 2
+    speech_rate: int = NORMAL_RATE
 
 
-def load_spoken_texts(folder: Path) -> dict[str, SpokenTexts]:
-    """Every language file, by its language code. Raises: ValueError naming an incomplete file."""
-    texts = {}
-    for path in sorted(folder.glob("*.toml")):
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-        try:
-            texts[path.stem] = SpokenTexts(**{**fields, "regions": tuple(fields["regions"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path.name} does not have exactly the prompts of a language: {error}") from None
-    return texts
+class KeyStep(NamedTuple):
+    """Keys that a callee is asked for, in a call that is told before it is placed."""
+
+    prompt: tuple[Utterance, ...]
+    keys: str
+
+
+class WholeCall(NamedTuple):
+    """All that is said in a call, for carriers that are told before they dial.
+
+    After the keys of `keys_first`, one try each, and the greeting, the code is read behind its prompt,
+    character by character as `spelled` has it, in each further one of `pacing.readings` behind `again`. It is read
+    once more, up to `manner.max_replays` times, when the callee presses 1 after the replay prompt.
+    """
+
+    manner: Manner
+    pacing: Pacing
+    greeting: Utterance
+    code_prompt: Utterance
+    code: str
+    spelled: tuple[Utterance, ...]
+    again: Utterance
+    replay_prompt: Utterance
+    goodbye: Utterance
+    app_name: str
+    keys_first: tuple[KeyStep, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"WholeCall({self.manner.language}, <{len(self.code)} characters>)"
 
 
 def estimated_seconds(script: CallScript) -> float:
@@ -245,28 +149,19 @@ def estimated_seconds(script: CallScript) -> float:
     return sum(_seconds_of(step) for step in script)
 
 
+def _letters_in(text: str) -> float:
+    """How many letters of an alphabet take as long: a character of Chinese, Japanese or Korean is a syllable."""
+    return sum(_LETTERS_IN_A_SYLLABLE if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
+
+
 def _seconds_of(step: Step) -> float:
     match step:
-        case Speak(text):
-            return _SECONDS_PER_UTTERANCE + len(text) / _CHARACTERS_PER_SECOND
-        case Pause(seconds):
+        case Speak(text, rate=rate, break_seconds=breaks):
+            spoken = _SECONDS_PER_UTTERANCE + _letters_in(text) / _CHARACTERS_PER_SECOND
+            return breaks + spoken * NORMAL_RATE / min(rate, NORMAL_RATE)
+        case Pause(seconds) | PlayAudio(seconds=seconds):
             return seconds
         case Menu(prompt):
             return sum(_seconds_of(part) for part in prompt)
         case _:
             return 0
-
-
-_DIGIT_PAUSE = Pause(DIGIT_PAUSE_SECONDS)
-
-
-@lru_cache(maxsize=4096)
-def _character(character: str, language: str) -> Speak:
-    return Speak(character, language)
-
-
-def _spelled(code: str, language: str) -> CallScript:
-    steps: list[Step] = []
-    for character in code:
-        steps += (_character(character, language), _DIGIT_PAUSE)
-    return tuple(steps[:-1])

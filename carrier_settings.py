@@ -52,7 +52,6 @@ class CarrierSettings(BaseSettings):
     plivo_calls_per_second: int = Field(2, ge=0, le=1000)
     plivo_concurrent_calls: int = Field(0, ge=0)
     plivo_polly: bool = True
-    plivo_ssml: bool = False
     plivo_sms_sender: str = ""
     plivo_dlt_entity_id: str = ""
     plivo_dlt_template_id: str = ""
@@ -77,7 +76,6 @@ class CarrierSettings(BaseSettings):
     cm_voice_volume: int = Field(0, ge=-4, le=4)
     cm_voice_premium: bool = False
     cm_code_type: CmCodeType = CmCodeType.TTS
-    cm_auto_replay: bool = False
     cm_audio_directory: str = ""
     cm_sms_url: str = "https://gw.messaging.cm.com/v1.0"
     cm_sms_sender: str = ""

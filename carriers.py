@@ -49,7 +49,6 @@ def _plivo(settings: Settings, http: httpx.AsyncClient, name: str) -> VoiceProvi
         api_url=settings.plivo_api_url,
         signature_policy=settings.webhook_signatures or SignaturePolicy.REQUIRED,
         polly=settings.plivo_polly,
-        ssml=settings.plivo_ssml,
         request_deadline_seconds=settings.provider_deadline_seconds,
     )
     return PlivoClient(config, http, name)
@@ -94,7 +93,6 @@ def _cm(settings: Settings, http: httpx.AsyncClient, name: str) -> VoiceProvider
         voice_volume=settings.cm_voice_volume,
         voice_premium=settings.cm_voice_premium,
         code_type=settings.cm_code_type,
-        auto_replay=settings.cm_auto_replay,
         audio_directory=settings.cm_audio_directory,
         languages=setting_values.language_tags(settings.cm_languages) or cm_client.LANGUAGES,
         request_deadline_seconds=settings.provider_deadline_seconds,

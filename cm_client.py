@@ -12,10 +12,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from xml.sax.saxutils import escape
 
 import httpx
 
-from call_script import CallScript, WholeCall
+from call_script import NORMAL_RATE, CallScript, Speak, Utterance, WholeCall
 from callback_bodies import json_objects_of
 from carrier_request import Answer, ask, refusal
 from voice_provider import (
@@ -98,7 +99,6 @@ class CmConfig:
     voice_volume: int = 0
     voice_premium: bool = False
     code_type: str = "tts"
-    auto_replay: bool = False
     audio_directory: str = ""
     languages: tuple[str, ...] = LANGUAGES
     request_deadline_seconds: float = 10
@@ -122,8 +122,10 @@ class CmClient:
             hides_caller_id=True,
             limits_call=False,
             chooses_voice=True,
-            plays_audio=True,
             proves_speaking=False,
+            asks_for_keys=False,
+            takes_codes=False,
+            tells_alerts=False,
             max_replays=MAX_REPLAYS,
         )
         self._config = config
@@ -168,11 +170,11 @@ class CmClient:
             # Documented: the files of single characters have lower-case names.
             "code": script.code.lower() if is_custom else script.code,
             "code-type": _CODE_TYPES[config.code_type],
-            "max-replays": min(script.max_replays, MAX_REPLAYS),
-            "auto-replay": config.auto_replay,
+            "max-replays": min(script.manner.max_replays, MAX_REPLAYS),
+            "auto-replay": script.manner.auto_replay,
             "voice": {
-                "language": script.language,
-                "gender": _GENDERS[config.voice_gender],
+                "language": script.manner.language,
+                "gender": _GENDERS.get(_voice_in(script.spelled[0]), _GENDERS[config.voice_gender]),
                 "number": config.voice_number,
                 "volume": config.voice_volume,
                 "premium": config.voice_premium,
@@ -184,15 +186,15 @@ class CmClient:
 
         Nobody is asked to press a key where none is waited for.
         """
-        texts = {"intro": script.greeting, "code": script.code_prompt, "outro": script.goodbye}
-        if script.max_replays and not self._config.auto_replay:
-            texts["replay"] = script.replay_prompt
+        said = {"intro": script.greeting, "code": script.code_prompt, "outro": script.goodbye}
+        if script.manner.max_replays and not script.manner.auto_replay:
+            said["replay"] = script.replay_prompt
         directory = self._config.audio_directory.strip("/")
-        prompts = {}
-        for name, text in texts.items():
-            file = f"{directory}/{script.language}/{name}.wav"
-            prompts[f"{name}-prompt"] = file if directory else text[:MAX_PROMPT_CHARACTERS]
-            prompts[f"{name}-prompt-type"] = "File" if directory else "TTS"
+        prompts: dict[str, str] = {}
+        for name, utterance in said.items():
+            file = f"{directory}/{script.manner.language}/{name}.wav"
+            kind, content = ("File", file) if directory else _prompt_of(utterance)
+            prompts |= {f"{name}-prompt": content, f"{name}-prompt-type": kind}
         return prompts
 
     async def hang_up(self, call_id: str) -> bool:
@@ -238,6 +240,22 @@ class CmClient:
     def render(self, script: CallScript, urls: CallUrls) -> bytes:
         """Nothing: CM.com fetches no documents."""
         return b""
+
+
+def _prompt_of(utterance: Utterance) -> tuple[str, str]:
+    """A prompt's type and content. CM.com plays files of its own account only, and cut SSML would be none."""
+    if isinstance(utterance, Speak) and (utterance.ssml or utterance.rate != NORMAL_RATE):
+        content = utterance.ssml or escape(utterance.text)
+        if utterance.rate != NORMAL_RATE:
+            content = f'<prosody rate="{utterance.rate}%">{content}</prosody>'
+        ssml = f"<speak>{content}</speak>"
+        if len(ssml) <= MAX_PROMPT_CHARACTERS:
+            return "TTS_SSML", ssml
+    return "TTS", utterance.text[:MAX_PROMPT_CHARACTERS]
+
+
+def _voice_in(utterance: Utterance) -> str:
+    return utterance.voice if isinstance(utterance, Speak) else ""
 
 
 def _call_id_of(event: Mapping[str, Any]) -> str:

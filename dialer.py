@@ -14,19 +14,21 @@ from call_events import CallEvents
 from call_links import CallLinks
 from call_log import hang_up_if_possible, log_call
 from call_router import CallPolicy, CallRouter, Candidate
-from call_script import ScriptWriter
 from carrier_line import NoTurn
 from clock import Clock
 from guard_store import Reservation
 from otp_store import OtherCall, OtpStore
+from script_writer import ScriptWriter
+from sealing import Sealer
 from send_order import SendOrder
-from verification import Call, CallRef, Status, Verification, short_id
+from verification import KEY_TRIES, Call, CallRef, Mode, Status, Verification, short_id
 from voice_provider import (
     CallOrder,
     CallOutcomeUnknown,
     CallRejected,
     CallState,
     EndReason,
+    MachineDetection,
     ProviderError,
     ProviderThrottled,
     ProviderUnavailable,
@@ -75,6 +77,7 @@ class Dialer:
         events: CallEvents,
         writer: ScriptWriter,
         links: CallLinks,
+        sealer: Sealer,
         policy: CallPolicy,
         clock: Clock,
     ) -> None:
@@ -83,6 +86,7 @@ class Dialer:
         self._events = events
         self._writer = writer
         self._links = links
+        self._sealer = sealer
         self._policy = policy
         self._clock = clock
 
@@ -168,7 +172,7 @@ class Dialer:
     async def _place(
         self, record: Verification, call: Call, order: SendOrder, candidate: Candidate, seconds: float
     ) -> Dialed:
-        provider, line, _ = candidate
+        provider, line = candidate.provider, candidate.line
         log_call(logging.INFO, "placing call", record, call)  # what a crash from here on leaves to be found
         try:
             call_order = await self._call_order(record, call, order, provider)
@@ -207,18 +211,29 @@ class Dialer:
             code = await self._store.read_whole_code(record.id, call.number)
             if code is None:
                 raise CallRejected("the call is not wanted any more")
-            script = self._writer.whole_call(code, call.language, call.max_replays)
+            script = self._writer.whole_call(code, call.manner, self._keys(record, call))
         return CallOrder(
             to=record.phone,
             from_number=call.from_number,
             urls=self._links.urls(CallRef(record.id, call.number), reading=0),
             ring_timeout_seconds=call.ring_timeout_seconds,
             time_limit_seconds=call.time_limit_seconds,
-            hang_up_on_machine=self._policy.hang_up_on_machine,
+            machine_detection=self._machine_detection(record),
             hide_caller_id=order.hide_caller_id,
             reference=f"{short_id(record.id)}-{call.number}",
             script=script,
         )
+
+    def _machine_detection(self, record: Verification) -> MachineDetection:
+        """An alert has no code to keep from a machine."""
+        wanted = self._policy.machine_detection
+        is_needless = record.mode is Mode.ALERT and wanted is MachineDetection.NO_CODE
+        return MachineDetection.OFF if is_needless else wanted
+
+    def _keys(self, record: Verification, call: Call) -> tuple[str, ...]:
+        """Those that a callee may press before the code is told, at one try after the other."""
+        length, ref = call.manner.keys_first, CallRef(record.id, call.number)
+        return tuple(self._sealer.draw_keys(ref, attempt, length) for attempt in range(KEY_TRIES if length else 0))
 
     async def _fail_over(
         self,

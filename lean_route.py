@@ -41,6 +41,7 @@ class Reply(NamedTuple):
     body: bytes
     media_type: str = "application/json"
     headers: Mapping[str, str] = {}
+    cache_control: str = "no-store"
 
 
 Endpoint = Callable[..., Awaitable[Reply]]
@@ -184,12 +185,13 @@ def _log(
 async def _send(reply: Reply, request_id: str, send: Send) -> None:
     headers = [
         (b"content-type", reply.media_type.encode()),
-        (b"content-length", str(len(reply.body)).encode()),
-        (b"cache-control", b"no-store"),
+        (b"cache-control", reply.cache_control.encode()),
         (b"x-content-type-options", b"nosniff"),
         (b"x-request-id", request_id.encode()),
         *((name.encode(), value.encode()) for name, value in reply.headers.items()),
     ]
+    if reply.status != 304:  # whose length would be that of the body which it stands for
+        headers.append((b"content-length", str(len(reply.body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
 

@@ -13,7 +13,7 @@ from phone_numbers import line_key
 from sealing import Sealer
 from sms_provider import MessageReport
 from timer_wheel import TimerWheel
-from verification import Call, Message, NewCall, NewMessage, Status, Verification, draw_verification_id
+from verification import Call, Message, Mode, NewCall, NewMessage, Status, Verification, draw_verification_id
 from voice_provider import CallEvent, CallState, EndReason
 
 
@@ -37,6 +37,10 @@ class CallStillLive(Exception):
         self.record = record
 
 
+class OtherMode(Exception):
+    """The code of a number is to be told, and not to be typed on the phone; or the other way round."""
+
+
 class OtherCall(Exception):
     """A report names another call than the one that it is said to be about."""
 
@@ -50,6 +54,7 @@ class NewCode(msgspec.Struct, frozen=True):
     ttl_seconds: int
     reference: str | None = None
     keeps_running: bool = False
+    mode: Mode = Mode.SPEAK
 
     def __repr__(self) -> str:
         return f"NewCode(<{len(self.code)} characters>)"
@@ -84,8 +89,9 @@ class OtpStore(Protocol):
     async def begin(self, client: str, phone: str, new_code: NewCode, new_call: NewCall) -> Begun:
         """Reserve the one live call of a number: for a new verification, or for the client's one under way.
 
-        A resend keeps the deadline and the attempts, and, unless codes are to be new, the code.
-        Raises: StoreFull, NumberLocked, CallStillLive.
+        A resend keeps the deadline and the attempts, and, unless codes are to be new, the code. An alert is never
+        the number's newest verification: it is found by its id.
+        Raises: StoreFull, NumberLocked, CallStillLive, OtherMode.
         """
         ...
 
@@ -108,8 +114,26 @@ class OtpStore(Protocol):
     async def check(self, client: str, key: str, candidate: str) -> Checked:
         """Count an attempt, compare, and consume the code when it is right.
 
-        Raises: NumberLocked while wrong codes of the number are being waited out; nothing is compared then.
+        Raises: NumberLocked while wrong codes of the number are being waited out, OtherMode for a code that is
+        typed on the phone; nothing is compared then.
         """
+        ...
+
+    async def check_typed(self, verification_id: str, call_number: int, attempt: int, typed: str) -> Checked:
+        """The same for a code that was typed on the phone; nothing typed counts for nothing.
+
+        `attempt` numbers what was waited for in this call: what comes twice is counted once.
+        """
+        ...
+
+    async def take_keys(
+        self, verification_id: str, call_number: int, attempt: int, *, is_right: bool
+    ) -> Verification | None:
+        """The keys that have to be pressed before a code is told were waited for."""
+        ...
+
+    async def acknowledge(self, verification_id: str, call_number: int) -> Verification | None:
+        """The callee says that the alert was heard."""
         ...
 
     async def cancel(self, client: str, key: str) -> Verification | None:
@@ -162,7 +186,8 @@ class OtpStore(Protocol):
     ) -> tuple[Verification, str]:
         """Begin a text message, with a new verification or the client's one under way; also the code to be sent.
 
-        Raises: StoreFull, NumberLocked, CallStillLive while a call reads another code than the backend's own.
+        Raises: StoreFull, NumberLocked, OtherMode, CallStillLive while a call reads another code than the
+        backend's own.
         """
         ...
 
@@ -195,9 +220,15 @@ class OtpStore(Protocol):
         ...
 
     async def record_reading_end(
-        self, verification_id: str, call_number: int, reading: int, *, wrong_key: bool = False
+        self,
+        verification_id: str,
+        call_number: int,
+        reading: int,
+        *,
+        wrong_key: bool = False,
+        silence: bool = False,
     ) -> Verification | None:
-        """A reading of the code was played to its end, perhaps followed by a key that means nothing."""
+        """A reading was played to its end, perhaps followed by a key that means nothing, or by none."""
         ...
 
     async def expire(self, limit: int = 250) -> "Expired":
@@ -257,8 +288,8 @@ class MemoryOtpStore:
             if not self._can_stand_for(live, client, phone, new_code):
                 raise CallStillLive(live)
             return Begun(live, is_duplicate=True)
-        record = self._current(client, phone, now)
-        if record is not None and not record.is_final:
+        record = self._running(client, phone, new_code, now)
+        if record is not None:
             record = self._with_new_code(record, new_code, now)
         else:
             record = self._create(client, phone, new_code, now)
@@ -270,13 +301,24 @@ class MemoryOtpStore:
         live = self._with_live_call(phone, self._clock.now())
         return live if live is not None and self._can_stand_for(live, client, phone, new_code) else None
 
+    def _running(self, client: str, phone: str, new_code: NewCode, now: float) -> Verification | None:
+        """The verification that a new call, or message, is for; None when it is for a new one."""
+        if new_code.mode is Mode.ALERT:
+            return None
+        record = self._current(client, phone, now)
+        if record is None or record.is_final:
+            return None
+        if record.mode is not new_code.mode:
+            raise OtherMode
+        return record
+
     def _with_live_call(self, phone: str, now: float) -> Verification | None:
         verification_id = self._called.get(line_key(phone))
         record = self._up_to_date(self._by_id.get(verification_id), now) if verification_id is not None else None
         return record if record is not None and record.live_call is not None else None
 
     def _can_stand_for(self, live: Verification, client: str, phone: str, new_code: NewCode) -> bool:
-        is_own = live.client == client and live.phone == phone
+        is_own = live.client == client and live.phone == phone and live.mode is new_code.mode
         return is_own and not live.is_final and not self._is_another_code(live, new_code)
 
     def _create(self, client: str, phone: str, new_code: NewCode, now: float) -> Verification:
@@ -292,9 +334,11 @@ class MemoryOtpStore:
             expires_at=now + new_code.ttl_seconds,
             max_attempts=self._rules.max_attempts,
             attempts_left=self._rules.max_attempts,
+            mode=new_code.mode,
             reference=new_code.reference,
         )
-        self._newest[client][phone] = verification_id
+        if new_code.mode is not Mode.ALERT:
+            self._newest[client][phone] = verification_id
         self._deadlines.add(record.expires_at, verification_id)
         return steps.note(record, "created", now)
 
@@ -311,7 +355,9 @@ class MemoryOtpStore:
         return new_code.is_backends_own and not self._sealer.matches(record.sealed_code, record.id, new_code.code)
 
     def _with_new_code(self, record: Verification, new_code: NewCode, now: float) -> Verification:
-        is_new = self._rules.replace_code_on_resend and not new_code.keeps_running
+        # In keypad mode the newest answer shows the code, so it has to be the one of that answer.
+        is_new = self._rules.replace_code_on_resend or record.mode is Mode.KEYPAD
+        is_new = is_new and not new_code.keeps_running
         # What a live call reads, or was told to read, has to stay right.
         is_replaced = new_code.is_backends_own or (is_new and record.live_call is None)
         if not is_replaced or self._sealer.matches(record.sealed_code, record.id, new_code.code):
@@ -336,6 +382,23 @@ class MemoryOtpStore:
             self._sealer.pretend_to_match(candidate)  # so that this takes as long as a comparison
             is_locked = record is not None and record.status is Status.LOCKED
             return Checked(Outcome.TOO_MANY_ATTEMPTS if is_locked else Outcome.NOT_FOUND, record)
+        if record.mode is Mode.KEYPAD:
+            raise OtherMode  # its code is shown to whoever asked for it: knowing it proves nothing
+        if record.mode is Mode.ALERT:
+            return Checked(Outcome.NOT_FOUND, record)
+        return self._check(record, candidate, now)
+
+    async def check_typed(self, verification_id: str, call_number: int, attempt: int, typed: str) -> Checked:
+        now = self._clock.now()
+        record = self._with_newest_call(verification_id, call_number)
+        if record is None or not steps.is_typing(record, attempt):
+            return Checked(Outcome.NOT_FOUND, record)
+        if typed:
+            self._failures.refuse_waiting(record.phone, now)
+        record = self._save(steps.count_typing(record, now, has_typed=bool(typed)))
+        return self._check(record, typed, now) if typed else Checked(Outcome.INCORRECT, record)
+
+    def _check(self, record: Verification, candidate: str, now: float) -> Checked:
         self._failures.refuse_waiting(record.phone, now)
         record = self._save(steps.take_attempt(record))
         if self._sealer.matches(record.sealed_code, record.id, candidate):
@@ -343,6 +406,18 @@ class MemoryOtpStore:
             return Checked(Outcome.CORRECT, self._save(steps.finish(record, Status.VERIFIED, now)))
         self._failures.count(record.phone, now)
         return Checked(Outcome.INCORRECT, self._save(steps.fail_attempt(record, now)))
+
+    async def take_keys(
+        self, verification_id: str, call_number: int, attempt: int, *, is_right: bool
+    ) -> Verification | None:
+        record = self._with_newest_call(verification_id, call_number)
+        if record is None:
+            return None
+        return self._save(steps.take_keys(record, attempt, self._clock.now(), is_right=is_right))
+
+    async def acknowledge(self, verification_id: str, call_number: int) -> Verification | None:
+        record = self._with_newest_call(verification_id, call_number)
+        return self._save(steps.acknowledge(record, self._clock.now())) if record is not None else None
 
     async def cancel(self, client: str, key: str) -> Verification | None:
         now = self._clock.now()
@@ -421,8 +496,8 @@ class MemoryOtpStore:
     ) -> tuple[Verification, str]:
         now = self._clock.now()
         self._failures.refuse_waiting(phone, now)
-        record = self._current(client, phone, now)
-        if record is not None and not record.is_final:
+        record = self._running(client, phone, new_code, now)
+        if record is not None:
             if record.live_call is not None and self._is_another_code(record, new_code):
                 raise CallStillLive(record)
             record = self._with_new_code(record, new_code, now)
@@ -472,14 +547,22 @@ class MemoryOtpStore:
         return self._queued_calls[provider]
 
     async def record_reading_end(
-        self, verification_id: str, call_number: int, reading: int, *, wrong_key: bool = False
+        self,
+        verification_id: str,
+        call_number: int,
+        reading: int,
+        *,
+        wrong_key: bool = False,
+        silence: bool = False,
     ) -> Verification | None:
         record = self._with_newest_call(verification_id, call_number)
         if record is None:
             return None
         now = self._clock.now()
         record = steps.end_reading(record, reading, now)
-        return self._save(steps.count_wrong_key(record, now) if wrong_key else record)
+        if wrong_key:
+            record = steps.count_wrong_key(record, now)
+        return self._save(steps.count_silence(record) if silence else record)
 
     async def expire(self, limit: int = 250) -> Expired:
         now = self._clock.now()

@@ -101,6 +101,9 @@ class PhloClient:
             hangs_up=False,
             limits_call=False,
             proves_speaking=config.reports_back,
+            asks_for_keys=False,
+            takes_codes=False,
+            tells_alerts=False,
         )
         self._config = config
         self._http = http
@@ -195,9 +198,9 @@ def run_payload(order: CallOrder) -> dict[str, str]:
         "from": order.from_number,
         "to": order.to,
         "otp": script.code,
-        "otp_spoken": ", ".join(script.code),
+        "otp_spoken": ", ".join(word.text for word in script.spelled),
         **_sentences(script),
-        "readings": str(script.max_replays + 1),
+        "readings": str(script.manner.max_replays + 1),
         "callback_url": order.urls.events,
     }
 
@@ -210,7 +213,7 @@ def _sentences(script: WholeCall) -> dict[str, str]:
         "replay_prompt": script.replay_prompt,
         "goodbye": script.goodbye,
     }
-    return {key: " ".join(_NOT_SPEAKABLE.sub(" ", text).split()) for key, text in texts.items()}
+    return {key: " ".join(_NOT_SPEAKABLE.sub(" ", one.text).split()) for key, one in texts.items()}
 
 
 def _end_reason(meaning: _Meaning, cause: str) -> EndReason | None:

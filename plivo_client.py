@@ -31,51 +31,69 @@ from voice_provider import (
     CallUrls,
     Capabilities,
     EndReason,
+    MachineDetection,
     RawWebhook,
     SignaturePolicy,
     WebhookRejected,
 )
+from xml_builder import Voices
 
 logger = logging.getLogger(__name__)
 
 MAX_CALLS_LOOKED_THROUGH = 20  # also the longest page of a list (documented)
 
-# Documented: the languages of WOMAN. The first variety of a language is the one for its other regions.
+# Documented: the languages of WOMAN and MAN. The first variety of a language is the one for its other regions.
 BASIC_LANGUAGES = (
     "en-US", "en-GB", "en-AU", "es-ES", "es-US", "fr-FR", "fr-CA", "pt-BR", "pt-PT", "de-DE", "it-IT", "nl-NL",
     "pl-PL", "ru-RU", "sv-SE", "da-DK",
 )  # fmt: skip
 
-# Documented on voice/concepts/ssml: Amazon Polly's voices by language. One of each, a woman's where there is one,
-# and only names without letters that XML tools could mangle (pt-BR has Vitória, too).
+# Documented there: four of them have no man's voice, one no woman's. Not found: what asking for one would do.
+BASIC_VOICES = {
+    **dict.fromkeys(("da-DK", "fr-CA", "ru-RU", "sv-SE"), Voices("WOMAN")),
+    "pt-PT": Voices(male="MAN"),
+}
+
+# Documented on voice/concepts/ssml: Amazon Polly's voices by language, a woman's and a man's where there are both,
+# and only names without letters that XML tools could mangle (pt-BR has Vitória, too). They understand SSML.
 POLLY_VOICES = {
-    "en-US": "Polly.Joanna",
-    "en-GB": "Polly.Amy",
-    "en-AU": "Polly.Nicole",
-    "en-IN": "Polly.Raveena",
-    "es-ES": "Polly.Conchita",
-    "es-US": "Polly.Penelope",
-    "es-MX": "Polly.Mia",
-    "fr-FR": "Polly.Celine",
-    "fr-CA": "Polly.Chantal",
-    "pt-BR": "Polly.Ricardo",
-    "pt-PT": "Polly.Ines",
-    "de-DE": "Polly.Marlene",
-    "it-IT": "Polly.Carla",
-    "nl-NL": "Polly.Lotte",
-    "pl-PL": "Polly.Ewa",
-    "ru-RU": "Polly.Tatyana",
-    "sv-SE": "Polly.Astrid",
-    "da-DK": "Polly.Naja",
-    "nb-NO": "Polly.Liv",
-    "is-IS": "Polly.Dora",
-    "cy-GB": "Polly.Gwyneth",
-    "ro-RO": "Polly.Carmen",
-    "tr-TR": "Polly.Filiz",
-    "hi-IN": "Polly.Aditi",
-    "ja-JP": "Polly.Mizuki",
-    "ko-KR": "Polly.Seoyeon",
-    "cmn-CN": "Polly.Zhiyu",
+    "en-US": Voices("Polly.Joanna", "Polly.Matthew"),
+    "en-GB": Voices("Polly.Amy", "Polly.Brian"),
+    "en-AU": Voices("Polly.Nicole", "Polly.Russell"),
+    "en-IN": Voices("Polly.Raveena"),
+    "es-ES": Voices("Polly.Conchita", "Polly.Enrique"),
+    "es-US": Voices("Polly.Penelope", "Polly.Miguel"),
+    "es-MX": Voices("Polly.Mia"),
+    "fr-FR": Voices("Polly.Celine", "Polly.Mathieu"),
+    "fr-CA": Voices("Polly.Chantal"),
+    "pt-BR": Voices(male="Polly.Ricardo"),
+    "pt-PT": Voices("Polly.Ines", "Polly.Cristiano"),
+    "de-DE": Voices("Polly.Marlene", "Polly.Hans"),
+    "it-IT": Voices("Polly.Carla", "Polly.Giorgio"),
+    "nl-NL": Voices("Polly.Lotte", "Polly.Ruben"),
+    "pl-PL": Voices("Polly.Ewa", "Polly.Jacek"),
+    "ru-RU": Voices("Polly.Tatyana", "Polly.Maxim"),
+    "sv-SE": Voices("Polly.Astrid"),
+    "da-DK": Voices("Polly.Naja", "Polly.Mads"),
+    "nb-NO": Voices("Polly.Liv"),
+    "is-IS": Voices("Polly.Dora", "Polly.Karl"),
+    "cy-GB": Voices("Polly.Gwyneth"),
+    "ro-RO": Voices("Polly.Carmen"),
+    "tr-TR": Voices("Polly.Filiz"),
+    "hi-IN": Voices("Polly.Aditi"),
+    "ja-JP": Voices("Polly.Mizuki", "Polly.Takumi"),
+    "ko-KR": Voices("Polly.Seoyeon"),
+    "cmn-CN": Voices("Polly.Zhiyu"),
+}
+# Documented there, too: further voices, which have to be asked for by name.
+FURTHER_VOICES = {
+    "en-US": ("Polly.Salli", "Polly.Kendra", "Polly.Kimberly", "Polly.Ivy", "Polly.Justin", "Polly.Joey"),
+    "en-GB": ("Polly.Emma",),
+    "en-IN": ("Polly.Aditi",),
+    "es-US": ("Polly.Lupe-Standard",),
+    "fr-FR": ("Polly.Lea",),
+    "de-DE": ("Polly.Vicki",),
+    "pl-PL": ("Polly.Maja", "Polly.Jan"),
 }
 
 # Documented: GetInput replaces the older GetDigits, also where only keys are wanted. With no key pressed the next
@@ -85,13 +103,14 @@ BASIC_DIALECT = xml_builder.Dialect(
     menu="GetInput",
     menu_timeout_attribute="executionTimeout",
     menu_shortest_seconds=5,  # documented range: 5-60, counted from the end of the prompt
-    menu_attributes=(("inputType", "dtmf"), ("numDigits", "1"), ("finishOnKey", "none"), ("log", "false")),
-    speak_attributes=(("voice", "WOMAN"),),
+    menu_keys_attribute="numDigits",
+    menu_attributes=(("inputType", "dtmf"), ("finishOnKey", "none"), ("log", "false")),
+    # Documented range between keys: 2-10, or auto, of which no page says how long it is.
+    typing_attributes=(("digitEndTimeout", "5"), ("finishOnKey", "#")),
+    plain_voices=Voices("WOMAN", "MAN"),
+    voices=BASIC_VOICES,
 )
-POLLY_DIALECT = replace(BASIC_DIALECT, voices=POLLY_VOICES)
-# SSML inside the utterance of one character only: what a voice makes of several is its own affair, and digits
-# that run together are not understood.
-SPELLING_DIALECT = replace(POLLY_DIALECT, spells_as="characters")
+POLLY_DIALECT = replace(BASIC_DIALECT, voices=POLLY_VOICES, further_voices=FURTHER_VOICES)
 
 # Documented: `Event` on callbacks. `StartApp` asks for the answer document.
 _STATES = {
@@ -104,13 +123,17 @@ _STATES = {
 # Documented for live calls: `in-progress`. Any other word is of a call that has not been answered yet.
 _LIVE_STATES = {"in-progress": CallState.ANSWERED, "ringing": CallState.RINGING}
 
+MACHINE = "MachineDetection"  # documented: the event that tells whether a machine answered
+DETECTION_SECONDS = 5  # documented: 2-10, and what holds where it is not said
+
 # The fields that are read of a callback; all others are ignored.
 CALLBACK_SCHEMA = {
     "type": "object",
     "required": ["CallUUID"],
     "properties": {
         "CallUUID": {"type": "string", "format": "uuid", "examples": ["97ceeb52-58b6-11e1-86da-77300b68f8bb"]},
-        "Event": {"type": "string", "enum": ["Ring", "StartApp", "Redirect", "Hangup"]},
+        "Event": {"type": "string", "enum": ["Ring", "StartApp", "Redirect", "Hangup", MACHINE]},
+        "Machine": {"type": "string", "enum": ["true", "false"], "description": f"only of {MACHINE}"},
         "Digits": {"type": "string", "description": "keys pressed; empty or absent when there were none"},
         "CallStatus": {"type": "string"},
         "HangupCause": {"type": "string"},
@@ -131,7 +154,7 @@ _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class PlivoConfig:
-    """`polly` speaks with a Polly voice for each language, `ssml` also marks the characters of the code."""
+    """`polly` speaks with a Polly voice for each language."""
 
     auth_id: str
     auth_token: str = field(repr=False)
@@ -139,7 +162,6 @@ class PlivoConfig:
     api_url: str = "https://api.plivo.com/v1"
     signature_policy: SignaturePolicy = SignaturePolicy.REQUIRED
     polly: bool = True
-    ssml: bool = False
     request_deadline_seconds: float = 10
 
 
@@ -154,11 +176,15 @@ class PlivoClient:
         self.capabilities = Capabilities(
             languages=tuple(POLLY_VOICES) if config.polly else BASIC_LANGUAGES,
             detects_machines=True,
+            verdict_seconds=DETECTION_SECONDS + 1,
+            chooses_voice=True,
+            voices=POLLY_DIALECT.named_voices if config.polly else (),
+            plays_audio=True,
             callback_methods=("POST", "GET"),
         )
         self._config = config
         self._http = http
-        self._dialect = _dialect_of(config)
+        self._dialect = POLLY_DIALECT if config.polly else BASIC_DIALECT
         # Documented: every path ends with a slash.
         self._account_url = f"{config.api_url.rstrip('/')}/Account/{quote(config.auth_id, safe='')}"
         self._credentials = httpx.BasicAuth(config.auth_id, config.auth_token)
@@ -193,7 +219,7 @@ class PlivoClient:
             "hangup_method": "POST",
             "ring_timeout": order.ring_timeout_seconds,
             "time_limit": order.time_limit_seconds,
-            **({"machine_detection": "hangup"} if order.hang_up_on_machine else {}),
+            **_machine_detection(order),
         }
 
     async def hang_up(self, call_id: str) -> bool:
@@ -290,6 +316,8 @@ class PlivoClient:
         call_id = fields.get("CallUUID", "")
         if not _CALL_ID.fullmatch(call_id):
             raise WebhookRejected("Plivo callback has no CallUUID", status=400)
+        if fields.get("Event") == MACHINE:
+            return CallEvent(call_id, is_machine=_is_machine(fields))
         state = _state_of(fields, expected)
         if state is CallState.COMPLETED:
             return _end_of_call(call_id, fields)
@@ -323,6 +351,22 @@ class PlivoClient:
         if answer.is_success or (answer.status == 404 and method != "POST"):
             return answer
         raise error_of(answer, _REFUSALS, "request_uuid")
+
+
+def _machine_detection(order: CallOrder) -> dict[str, Any]:
+    """Documented on call/machine-detection: with a URL of its own it does not hold up the call."""
+    match order.machine_detection:
+        case MachineDetection.HANGUP:
+            return {"machine_detection": "hangup"}
+        case MachineDetection.NO_CODE:
+            return {
+                "machine_detection": "true",
+                "machine_detection_time": 1000 * DETECTION_SECONDS,
+                "machine_detection_url": _with_query(order.urls.ring),
+                "machine_detection_method": "POST",
+            }
+        case MachineDetection.OFF:
+            return {}
 
 
 def signed_message(url: str, fields: Mapping[str, str], nonce: str) -> bytes:
@@ -361,12 +405,6 @@ def _with_query(url: str) -> str:
     return url if "?" in url else f"{url}?k=1"
 
 
-def _dialect_of(config: PlivoConfig) -> xml_builder.Dialect:
-    if not config.polly:
-        return BASIC_DIALECT
-    return SPELLING_DIALECT if config.ssml else POLLY_DIALECT
-
-
 def _fields_of(webhook: RawWebhook) -> dict[str, str]:
     """The fields of a callback, read so that one signature can stand for one set of them only.
 
@@ -391,6 +429,14 @@ def _state_of(fields: Mapping[str, str], expected: CallState | None) -> CallStat
     if state is None:
         logger.info("Plivo reported an unknown event: %s", shown_word(event or ""))
     return state
+
+
+def _is_machine(fields: Mapping[str, str]) -> bool:
+    """Raises: WebhookRejected for what is no verdict (see `_fields_of`)."""
+    verdict = fields.get("Machine")
+    if verdict not in ("true", "false"):
+        raise WebhookRejected("Plivo callback has a Machine that is neither true nor false", status=400)
+    return verdict == "true"
 
 
 def _end_of_call(call_id: str, fields: Mapping[str, str]) -> CallEvent:

@@ -15,7 +15,7 @@ from access import AddressLocked, KeyMissing
 from idempotency import KeyReused, StillRunning
 from log_format import log_unexpected
 from number_failures import NumberLocked
-from otp_store import CallStillLive, StoreUnavailable
+from otp_store import CallStillLive, OtherMode, StoreUnavailable
 from voice_provider import CallRejected, ProviderThrottled, ProviderUnavailable
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ _TITLES = {
     "unsupported_media_type": "The body is not of the right type",
     "too_many_failures": "Too many wrong codes for this number",
     "call_in_progress": "Another call to this number is live",
+    "other_mode": "The code of this number is for another way of checking it",
     "call_rejected": "The carrier refused the call",
     "provider_throttled": "The carrier takes no more calls right now",
     "provider_unavailable": "The carrier cannot be reached",
@@ -49,6 +50,10 @@ _TITLES = {
 }
 _NO_COUNTRY = "has no country code: write it as E.164, for example +14155550100"
 _LIVE = "a call to this number is live and cannot be replaced: wait until it has ended, or cancel it"
+_OTHER_MODE = (
+    "a code that is typed on the phone is neither checked here nor told, and one that is told is not typed there: "
+    "wait until it has ended, or cancel it"
+)
 _NO_STORE = "codes cannot be stored or checked right now: try again"
 _UNEXPECTED = "an unexpected error; the log of this service says where"
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
@@ -156,6 +161,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(
                 409, "call_in_progress", _LIVE, retry_after_seconds=ProviderUnavailable.retry_after_seconds
             )
+        case OtherMode():
+            return Problem(409, "other_mode", _OTHER_MODE)
         case StoreUnavailable():
             logger.warning("the store cannot answer: %s", error)
             return Problem(503, "store_unavailable", _NO_STORE, retry_after_seconds=STORE_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""What OTP_SECRET protects: codes at rest, and the tokens of calls and messages in callback URLs."""
+"""What OTP_SECRET protects: codes at rest, the tokens of calls and messages in callback URLs, and further keys."""
 
 import hmac
 import re
@@ -37,13 +37,14 @@ class Sealer:
     """
 
     def __init__(self, secrets_in_use: Sequence[str]) -> None:
-        self._ciphers = [AESGCM(_derive(secret, b"code")) for secret in secrets_in_use]
+        self._ciphers = [AESGCM(derive_key(secret, b"code")) for secret in secrets_in_use]
         self._decoy = self.seal("000000", _DECOY_ID)
         self._message_ciphers = [_block_cipher(secret) for secret in secrets_in_use]
         self._message_macs = [
-            hmac.new(_derive(secret, b"message token"), digestmod=sha256) for secret in secrets_in_use
+            hmac.new(derive_key(secret, b"message token"), digestmod=sha256) for secret in secrets_in_use
         ]
-        self._token_macs = [hmac.new(_derive(secret, b"token"), digestmod=sha256) for secret in secrets_in_use]
+        self._keys_key = derive_key(secrets_in_use[-1], b"keys")  # the older one: calls under way keep their keys
+        self._token_macs = [hmac.new(derive_key(secret, b"token"), digestmod=sha256) for secret in secrets_in_use]
 
     def seal(self, code: str, verification_id: str) -> bytes:
         """Encrypt a code for one verification: nonce, then ciphertext with tag."""
@@ -88,6 +89,12 @@ class Sealer:
                 return CallRef(f"vrf_{raw_id}", int(number, 16))
         return None
 
+    def draw_keys(self, ref: CallRef, attempt: int, length: int) -> str:
+        """The keys that a callee is to press before a code is told: others at each attempt, ever the same."""
+        text = f"{ref.verification_id}/{ref.number}/{attempt}"
+        number = int.from_bytes(hmac.digest(self._keys_key, text.encode(), sha256)[:8], "big")
+        return f"{number % 10**length:0{length}d}"
+
     def sign_message_token(self, ref: MessageRef) -> str:
         """The token that authorises reports on one text message: 31 letters and digits.
 
@@ -115,7 +122,7 @@ class Sealer:
 
 def _block_cipher(secret: str) -> "Cipher[modes.ECB]":
     # One block of 128 random bits, never more: what is encrypted tells nothing of the id.
-    return Cipher(algorithms.AES256(_derive(secret, b"message")), modes.ECB())  # noqa: S305 - see above
+    return Cipher(algorithms.AES256(derive_key(secret, b"message")), modes.ECB())  # noqa: S305 - see above
 
 
 def _short_mac(mac: hmac.HMAC, signed: bytes) -> bytes:
@@ -142,7 +149,8 @@ def _from_base62(token: str) -> bytes | None:
     return number.to_bytes(_MESSAGE_TOKEN_BYTES, "big") if number < 256**_MESSAGE_TOKEN_BYTES else None
 
 
-def _derive(secret: str, purpose: bytes) -> bytes:
+def derive_key(secret: str, purpose: bytes) -> bytes:
+    """A key for one purpose, which tells nothing of those for others."""
     return hmac.digest(secret.encode(), purpose, sha256)
 
 

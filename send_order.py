@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass, field
 
+from verification import Mode
+
 
 @dataclass(frozen=True, slots=True)
 class SendOrder:
     """One request for a code. `phone` is E.164; `code` is the backend's own, if it brought one.
 
-    `is_redial`: nobody asked for it, so the code that is running is sent, also where resends have a new one.
+    An alert brings its template and values in the place of a code, see `alert_templates.sealed_form`. `prompts`
+    names a set of prompts, `voice` a voice. `is_redial`: nobody asked for it, so the code that is running is
+    sent, also where resends have a new one.
     """
 
     client: str
@@ -21,6 +25,12 @@ class SendOrder:
     hide_caller_id: bool
     provider: str | None
     reference: str | None
+    mode: Mode = Mode.SPEAK
+    prompts: str = ""
+    voice: str = ""
+    auto_replay: bool = False
+    keys_first: int = 0
+    template: str = ""
     is_redial: bool = False
 
 

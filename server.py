@@ -23,6 +23,7 @@ import app_api
 import ops
 import pages
 import problems
+import recorded_audio
 import webhooks
 from banner import banner
 from carriers import open_carrier, open_texter
@@ -126,8 +127,9 @@ def _routes(
     simulated: Mapping[str, SimulatedCarrier],
 ) -> list[BaseRoute]:
     routes = [
-        *app_api.routes(services.otp, protection, settings),
+        *app_api.routes(services.otp, protection, services.speech.rules, settings),
         *webhooks.routes(services.flow, services.texts),
+        *recorded_audio.routes(services.speech.recordings),
         *ops.routes(services.otp, readiness, services.router),
     ]
     if settings.operator_keys.get_secret_value() or (settings.is_open and settings.uses_simulator):

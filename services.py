@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import setting_values
@@ -11,22 +10,21 @@ from call_flow import CallFlow
 from call_links import CallLinks
 from call_placer import CallPlacer
 from call_router import CallPolicy, CallRouter
-from call_script import ScriptWriter, load_spoken_texts
 from carrier_line import CarrierLine, LineLimits
 from clock import Clock
+from conversation import Conversation
 from dialer import Dialer
 from otp_service import OtpService
 from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from protection import Protection
 from redial import RedialPolicy, Redials
 from sealing import Sealer
-from settings import BadSettings, MachineDetection, ResendCode, Settings
+from settings import ResendCode, Settings
 from sms_provider import SmsProvider
+from speech import Speech, open_speech
 from text_messages import TextMessages
 from timekeeper import Timekeeper
 from voice_provider import Providers, VoiceProvider
-
-SPOKEN_TEXTS = Path(__file__).parent / "spoken_texts"
 
 
 class Services(NamedTuple):
@@ -38,6 +36,7 @@ class Services(NamedTuple):
     router: CallRouter
     placer: CallPlacer
     timekeeper: Timekeeper
+    speech: Speech
 
 
 def open_services(
@@ -47,7 +46,8 @@ def open_services(
     texters: Mapping[str, SmsProvider],
     protection: Protection,
 ) -> Services:
-    sealer = Sealer(settings.otp_secrets or (secrets.token_urlsafe(32),))
+    otp_secrets = settings.otp_secrets or (secrets.token_urlsafe(32),)
+    sealer = Sealer(otp_secrets)
     rules = StoreRules(
         max_attempts=settings.max_attempts,
         max_failures_per_number=settings.max_failures_per_number,
@@ -58,27 +58,28 @@ def open_services(
     store = MemoryOtpStore(sealer, clock, rules)
     url = settings.base_url
     links = CallLinks(sealer, url, settings.fallback_public_url or url)
-    writer = ScriptWriter(load_spoken_texts(SPOKEN_TEXTS), settings.app_name, settings.default_language)
-    _check_default_language(settings, writer, clients)
+    speech = open_speech(settings, otp_secrets, clock, clients)
+    languages, writer = speech.languages, speech.writer
     policy = CallPolicy(
         ring_timeout_seconds=settings.ring_timeout_seconds,
         time_limit_seconds=settings.call_time_limit_seconds,
-        hang_up_on_machine=settings.machine_detection is MachineDetection.HANGUP,
+        machine_detection=settings.machine_detection,
         deadline_seconds=settings.provider_deadline_seconds,
         routes=setting_values.routes(settings.provider_routes),
     )
     lines = [_line(settings, clock, client.name, store, protection) for client in clients]
-    router = CallRouter(list(zip(clients, lines, strict=True)), writer, policy)
+    router = CallRouter(list(zip(clients, lines, strict=True)), languages, writer, policy)
     redials = Redials(_redial_policy(settings), clock)
     providers = Providers({client.name: client for client in clients})
     events = CallEvents(store, providers, protection.guard, redials)
-    dialer = Dialer(router, store, events, writer, links, policy, clock)
-    texts = TextMessages(texters, store, writer, links, settings.provider_deadline_seconds, clock)
-    flow = CallFlow(store, providers, writer, links, events, protection.store, clock)
+    dialer = Dialer(router, store, events, writer, links, sealer, policy, clock)
+    texts = TextMessages(texters, store, languages, writer, links, settings.provider_deadline_seconds, clock)
+    conversation = Conversation(store, writer, links, sealer, protection.guard)
+    flow = CallFlow(store, providers, conversation, links, events, protection.store, clock)
     placer = CallPlacer(store, router, dialer, protection.guard, clock)
     service = OtpService(store, router, placer, texts, protection, clock)
     timekeeper = Timekeeper(service, placer, router, store, events, redials, protection, clock)
-    return Services(service, flow, texts, router, placer, timekeeper)
+    return Services(service, flow, texts, router, placer, timekeeper, speech)
 
 
 def _redial_policy(settings: Settings) -> RedialPolicy:
@@ -96,18 +97,3 @@ def _line(settings: Settings, clock: Clock, name: str, store: OtpStore, protecti
     calls_per_second = settings.of_carrier(name, "calls_per_second") if paced else 0
     concurrent_calls = settings.of_carrier(name, "concurrent_calls") if paced else 0
     return CarrierLine(name, LineLimits(calls_per_second, concurrent_calls), store, protection.store, clock)
-
-
-def _check_default_language(settings: Settings, writer: ScriptWriter, clients: Sequence[VoiceProvider]) -> None:
-    """One carrier that speaks it is enough: the router passes the others over. Raises: BadSettings."""
-    spoken = {
-        client.name: writer.choose_language(
-            settings.default_language, client.from_number, client.capabilities.languages
-        )
-        for client in clients
-    }
-    if not any(spoken.values()):
-        languages = dict.fromkeys(tag for client in clients for tag in client.capabilities.languages)
-        raise BadSettings(
-            [f"DEFAULT_LANGUAGE cannot be spoken by {', '.join(spoken)}: use one of {', '.join(languages)}"]
-        )

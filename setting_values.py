@@ -14,7 +14,8 @@ from phone_numbers import LineType
 EVERYWHERE = "*"
 SHORTEST_KEY = 24
 DEFAULT_CLIENT = "default"
-_CLIENT = re.compile(r"[a-z0-9_-]{1,32}")
+NAME = re.compile(r"[a-z0-9_-]{1,32}")  # of clients, prompt sets and alert templates
+_APP_NAME = re.compile(r"[^\W_][\w .,'&!-]{0,59}")
 _KEY = re.compile(r"[!-+\--9;-~]+")  # visible ASCII without comma and colon
 _ROUTES_EXAMPLE = "IN=vobiz+plivo,US=plivo"
 _REDIAL_REASONS = frozenset({"busy", "no_answer", "rejected"})
@@ -40,7 +41,7 @@ def client_keys(text: str) -> list[ClientKey]:
     for part in _parts(text):
         client, colon, key = part.rpartition(":")
         client = client if colon else DEFAULT_CLIENT
-        if not _CLIENT.fullmatch(client):
+        if not NAME.fullmatch(client):
             raise ValueError("has a client name that is not 1 to 32 characters of a-z 0-9 _ -")
         if len(key) < SHORTEST_KEY or not _KEY.fullmatch(key):
             words = f"has a key that is not {SHORTEST_KEY} or more visible ASCII characters"
@@ -94,9 +95,20 @@ def quotas(text: str) -> dict[str, int]:
     """Calls per hour by client."""
     found = {}
     for client, value in _pairs(text, "shop=500,batch=100"):
-        if not _CLIENT.fullmatch(client) or not re.fullmatch("[0-9]{1,7}", value):
+        if not NAME.fullmatch(client) or not re.fullmatch("[0-9]{1,7}", value):
             raise ValueError("must be pairs such as shop=500,batch=100")
         found[client] = int(value)
+    return found
+
+
+def client_prompts(text: str) -> dict[str, str]:
+    """Name of a prompt set by client."""
+    found = {}
+    for part in _parts(text):
+        client, _, prompt_set = (word.strip() for word in part.partition(":"))
+        if not NAME.fullmatch(client) or not NAME.fullmatch(prompt_set) or client in found:
+            raise ValueError("must be pairs such as shop:acme,bank:default, each client once")
+        found[client] = prompt_set
     return found
 
 
@@ -147,3 +159,9 @@ def language_tags(text: str) -> tuple[str, ...]:
     if not all(_LANGUAGE.fullmatch(tag) for tag in tags):
         raise ValueError("must be BCP 47 tags such as en-GB,nl-NL")
     return tags
+
+
+def app_name(text: str) -> str:
+    if not _APP_NAME.fullmatch(text):
+        raise ValueError("may hold up to 60 letters, digits, spaces and . , ' & ! - only: it is spoken")
+    return text

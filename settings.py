@@ -1,8 +1,9 @@
 """Environment to one frozen Settings. Nothing else reads the environment."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from abuse_guard import Monitor
 from carrier_settings import CarrierSettings
 from phone_numbers import InvalidPhone, to_e164
 from redial import LEAST_SECONDS_TO_USE_A_CODE
-from voice_provider import SignaturePolicy
+from voice_provider import MachineDetection, SignaturePolicy
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 TUNNEL_DOMAINS = ("ngrok.io", "ngrok.app", "ngrok.dev", "ngrok-free.app", "ngrok-free.dev", "trycloudflare.com",
@@ -47,11 +48,6 @@ class ResendCode(StrEnum):
     NEW = "new"
 
 
-class MachineDetection(StrEnum):
-    OFF = "off"
-    HANGUP = "hangup"
-
-
 class NoInput(StrEnum):
     """The two documented ways in which Vobiz goes on when no key was pressed."""
 
@@ -69,6 +65,7 @@ _LISTS: dict[str, Callable[[str], object]] = {
     "blocked": setting_values.block_targets,
     "safe_prefixes": setting_values.prefixes,
     "client_quotas": setting_values.quotas,
+    "client_prompts": setting_values.client_prompts,
     "call_prices": setting_values.prices,
     "spend_per_hour": setting_values.millionths,
     "spend_per_day": setting_values.millionths,
@@ -142,7 +139,9 @@ class Settings(CarrierSettings):
 
     workers: int = Field(1, ge=1)
     otp_secret: SecretStr = SecretStr("")
-    app_name: str = Field("your app", min_length=1, max_length=60)
+    app_name: str = "your app"
+    prompts_file: str = ""
+    client_prompts: str = ""
     default_language: str = "en-US"
     code_ttl_seconds: int = Field(300, ge=30, le=600)
     max_attempts: int = Field(5, ge=1, le=5)
@@ -152,10 +151,19 @@ class Settings(CarrierSettings):
     store_capacity: int = Field(1_000_000, ge=1)
     status_retention_seconds: int = Field(3600, ge=60, le=86_400)
 
+    audio_dir: Path | None = None
     ring_timeout_seconds: int = Field(30, ge=10, le=120)
     call_time_limit_seconds: int = Field(250, ge=30, le=600)
     provider_deadline_seconds: float = Field(10, gt=0, le=60)
     machine_detection: MachineDetection = MachineDetection.OFF
+    require_keypress: bool = False
+    keypress_digits: int = Field(2, ge=1, le=2)
+    auto_replay: bool = False
+    readings: int = Field(2, ge=1, le=3)
+    lead_in_seconds: float = Field(1, ge=0, le=3)
+    digit_pause_seconds: float = Field(1, ge=0, le=3)
+    reading_pause_seconds: float = Field(2, ge=0, le=5)
+    speech_rate: int = Field(100, ge=50, le=150)
     redial_on: str = ""
     redial_times: int = Field(1, ge=1, le=3)
     redial_after_seconds: int = Field(30, ge=5, le=300)
@@ -186,9 +194,7 @@ class Settings(CarrierSettings):
     @field_validator("app_name")
     @classmethod
     def _speakable(cls, value: str) -> str:
-        if not re.fullmatch(r"[^\W_][\w .,'&!-]*", value):
-            raise ValueError("may hold letters, digits, spaces and . , ' & ! - only: it is spoken")
-        return value
+        return setting_values.app_name(value)
 
     @field_validator("default_language", "phlo_language")
     @classmethod
@@ -305,6 +311,8 @@ def _contradictions(settings: Settings) -> list[str]:
         )
     if settings.environment is Environment.PRODUCTION and settings.needs_tunnel:
         problems.append("PUBLIC_URL is not set: with ENVIRONMENT=production no tunnel is opened")
+    if settings.client_prompts and not settings.prompts_file:
+        problems.append("CLIENT_PROMPTS is set, but PROMPTS_FILE is not: its sets are in that file")
     if settings.workers > 1:
         problems.append("WORKERS is more than 1: the store in memory serves one process")
     if any(len(secret) < 32 for secret in settings.otp_secrets):
@@ -396,9 +404,14 @@ def _exposures(settings: Settings) -> list[str]:
         )
     operators = setting_values.client_keys(settings.operator_keys.get_secret_value())
     clients = setting_values.client_keys(settings.api_keys.get_secret_value())
-    unknown = set(setting_values.quotas(settings.client_quotas)) - {client for client, _ in clients}
-    if unknown:
-        problems.append(f"CLIENT_QUOTAS names clients without a key in API_KEYS: {', '.join(sorted(unknown))}")
+    by_client: dict[str, Iterable[str]] = {
+        "CLIENT_QUOTAS": setting_values.quotas(settings.client_quotas),
+        "CLIENT_PROMPTS": setting_values.client_prompts(settings.client_prompts),
+    }
+    for name, values in by_client.items():
+        unknown = set(values) - {client for client, _ in clients}
+        if unknown:
+            problems.append(f"{name} names clients without a key in API_KEYS: {', '.join(sorted(unknown))}")
     if {key for _, key in operators} & {key for _, key in clients}:
         problems.append("OPERATOR_KEYS has a key that is in API_KEYS, too: give operators keys of their own")
     return problems

@@ -8,13 +8,14 @@ from time import monotonic
 
 from call_links import CallLinks
 from call_log import log_verification
-from call_script import ScriptWriter
 from clock import Clock
+from language_choice import LanguageChoice
 from otp_store import NewCode, OtpStore
 from phone_numbers import LineType, number_of
+from script_writer import ScriptWriter
 from send_order import SendOrder, UnsupportedOption
 from sms_provider import MessageOrder, MessageReport, MessageState, SmsProvider
-from verification import MessageRef, NewMessage, Verification
+from verification import MessageRef, Mode, NewMessage, Verification
 from voice_provider import CallOutcomeUnknown, ProviderError, RawWebhook, WebhookRejected
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class TextMessages:
         self,
         providers: Mapping[str, SmsProvider],
         store: OtpStore,
+        languages: LanguageChoice,
         writer: ScriptWriter,
         links: CallLinks,
         deadline_seconds: float,
@@ -34,6 +36,7 @@ class TextMessages:
     ) -> None:
         self.providers = providers
         self._store = store
+        self._languages = languages
         self._writer = writer
         self._links = links
         self._deadline_seconds = deadline_seconds
@@ -51,13 +54,15 @@ class TextMessages:
             raise UnsupportedOption(
                 "channel", "sms is not possible: this number takes no text messages; use voice"
             )
+        if order.mode is not Mode.SPEAK:
+            raise UnsupportedOption("mode", f"{order.mode.value} is a call: use channel voice")
         if order.hide_caller_id:
             raise UnsupportedOption("hide_caller_id", "is not possible with text messages: they show their sender")
         self._able(order)
-        languages = self._writer.languages
-        language = self._writer.choose_language(order.language, order.phone, languages)
-        if language is None:
-            raise UnsupportedOption("language", f"has no text message: use one of {', '.join(languages)}")
+        known = self._languages.known
+        language = self._languages.choose(order.language, order.phone, known)
+        if language is None or (order.language is not None and not self._languages.knows(order.language)):
+            raise UnsupportedOption("language", f"must be one of {', '.join(known)}")
         return language
 
     def _able(self, order: SendOrder) -> Sequence[SmsProvider]:
@@ -79,9 +84,11 @@ class TextMessages:
             new_message = NewMessage(provider.name, provider.from_number, language)
             record, code = await self._store.begin_message(order.client, order.phone, new_code, new_message)
             ref = _newest(record)
+            text = self._writer.text_message(code, language, order.prompts)
+            message = self._message(record, ref, provider, text)
             try:
                 async with asyncio.timeout(max(0.0, ends_at - monotonic())):
-                    message_id = await provider.send_message(self._message(record, ref, code, provider, language))
+                    message_id = await provider.send_message(message)
             except (CallOutcomeUnknown, TimeoutError):
                 log_verification(
                     logging.WARNING, "text message not confirmed", record, {"provider": provider.name}
@@ -99,13 +106,11 @@ class TextMessages:
         assert error is not None  # noqa: S101 - there is at least one carrier
         raise error
 
-    def _message(
-        self, record: Verification, ref: MessageRef, code: str, provider: SmsProvider, language: str
-    ) -> MessageOrder:
+    def _message(self, record: Verification, ref: MessageRef, provider: SmsProvider, text: str) -> MessageOrder:
         return MessageOrder(
             to=record.phone,
             from_number=provider.from_number,
-            text=self._writer.text_message(code, language),
+            text=text,
             report_url=self._links.report_url(ref),
             reference=self._links.message_token(ref),
             expires_in_seconds=max(1, math.floor(record.expires_at - self._clock.now())),

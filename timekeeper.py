@@ -138,10 +138,16 @@ class Timekeeper:
             code=None,
             code_length=call.code_length,
             ttl_seconds=max(1, int(record.expires_at - self._clock.now())),
-            max_replays=call.max_replays,
+            max_replays=call.manner.max_replays,
             hide_caller_id=call.hide_caller_id and through != "sms",  # a message always shows its sender
             provider=call.provider if call.is_pinned and through != "sms" else None,
             reference=record.reference,
+            mode=record.mode,
+            prompts=call.manner.prompts,
+            voice=call.manner.voice,
+            auto_replay=call.manner.auto_replay,
+            keys_first=call.manner.keys_first,
+            template=call.manner.template,
             is_redial=True,
         )
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from call_script import Manner
 from sms_provider import MESSAGE_ENDS, MessageReport, MessageState
 from voice_provider import CallEvent, CallState, EndReason
 
@@ -48,6 +49,14 @@ class MessageRef(NamedTuple):
     number: int
 
 
+class Mode(StrEnum):
+    """What a call is for: to tell a code, to have one typed on the phone, or to tell something else."""
+
+    SPEAK = "speak"
+    KEYPAD = "keypad"
+    ALERT = "alert"
+
+
 class Status(StrEnum):
     PENDING = "pending"
     CALLING = "calling"
@@ -67,6 +76,7 @@ _EVENT_NAMES = (
     "wrong_code", "code_replaced", "verified", "expired", "locked", "cancelled",
     "queued", "failed_over", "redialing", "code_handed_over",
     "message_queued", "message_sent", "message_delivered", "message_undelivered",
+    "machine_detected", "keys_pressed", "wrong_keys", "code_asked_for", "acknowledged",
 )  # fmt: skip
 _EVENT_NUMBERS = {name: number for number, name in enumerate(_EVENT_NAMES)}
 _TIMELINE_ENTRY = struct.Struct("<BI")  # which event, and milliseconds since the creation: 5 bytes
@@ -74,6 +84,9 @@ MAX_TIMELINE_ENTRIES = 24
 
 # A carrier repeats a request that it got no answer to, three times at the most; documented for Vobiz.
 MAX_FETCHES_PER_READING = 3
+
+# How often keys are asked for in a call: before a code is told, or for a code that is typed on the phone.
+KEY_TRIES = 2
 
 # A carrier may still report, and repeat its reports, for this long after a call has ended.
 TOKEN_GRACE_SECONDS = 60
@@ -89,14 +102,13 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     carrier that does not report progress is silent until the call has ended.
     `readings` is the highest reading of the code that the carrier fetched, `fetches` how often it fetched that
     one, `times_spoken` the highest reading that was played to its end. Readings only grow, which absorbs repeated
-    and late callbacks.
+    and late callbacks. `key_tries` is how often keys were waited for to their end, or to the timeout.
     """
 
     number: int
     provider: str
     from_number: str
-    language: str
-    max_replays: int
+    manner: Manner
     started_at: float
     overdue_at: float
     ring_timeout_seconds: int
@@ -119,7 +131,20 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     fetches: int = 0
     times_spoken: int = 0
     wrong_keys: int = 0
+    silences: int = 0
+    key_tries: int = 0
+    is_unlocked: bool = False
+    is_machine: bool = False
     was_looked_up: bool = False
+
+    @property
+    def language(self) -> str:
+        return self.manner.language
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether keys have to be pressed before anything is told."""
+        return self.manner.keys_first > 0 and not self.is_unlocked
 
     @property
     def is_live(self) -> bool:
@@ -154,6 +179,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 class Verification(msgspec.Struct, frozen=True, gc=False):
     """A code on its way to one phone, for one client. `sealed_code` is empty once it can no longer be right.
 
+    An alert is kept as a code is, with its values in the place of one; it ends once they are erased.
     `given_up` are calls of which nothing was heard before another carrier was tried; one that turns up is ended.
     """
 
@@ -166,6 +192,7 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
     expires_at: float
     max_attempts: int
     attempts_left: int
+    mode: Mode = Mode.SPEAK
     reference: str | None = None
     status: Status = Status.PENDING
     call: Call | None = None
@@ -179,7 +206,7 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_final(self) -> bool:
-        return self.status in FINAL
+        return self.status in FINAL or not self.sealed_code
 
     @property
     def is_over(self) -> bool:
@@ -189,6 +216,15 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
     @property
     def live_call(self) -> Call | None:
         return self.call if self.call is not None and self.call.is_live else None
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether an alert was told for certain: nothing else erases it before its time."""
+        return self.mode is Mode.ALERT and self.has("acknowledged")
+
+    def has(self, event: str) -> bool:
+        """Whether the timeline has an event of this name."""
+        return any(entry.event == event for entry in self.timeline())
 
     @property
     def channel(self) -> str:
@@ -213,8 +249,7 @@ class NewCall(msgspec.Struct, frozen=True):
 
     provider: str
     from_number: str
-    language: str
-    max_replays: int
+    manner: Manner
     ring_timeout_seconds: int
     time_limit_seconds: int
     first_reading_seconds: float
@@ -286,10 +321,18 @@ def is_due(record: Verification, now: float, wall: float) -> bool:
 
 
 def finish(record: Verification, status: Status, now: float) -> Verification:
-    """Reach a final status, which erases the code. A status that is final already stays."""
+    """Reach a final status, which erases the code. A status that is final already stays.
+
+    An alert that was told, or could not be, stays so: it only cannot be told any more.
+    """
     if record.is_final:
         return record
+    if record.mode is Mode.ALERT and status is Status.EXPIRED and record.status in _TOLD:
+        return _replace(record, sealed_code=b"")
     return note(_replace(record, status=status, sealed_code=b""), status.value, now)
+
+
+_TOLD = (Status.DELIVERED, Status.UNDELIVERED)
 
 
 def take_attempt(record: Verification) -> Verification:
@@ -311,6 +354,12 @@ def name_call(record: Verification, call_id: str) -> Verification:
 def apply_event(record: Verification, event: CallEvent, now: float) -> Verification:
     """Move the call on. States only go forward: late, doubled and out-of-order events change nothing."""
     call = _call_of(record)
+    if event.is_machine and call.is_live and not call.is_machine:
+        record = note(_with_call(record, is_machine=True), "machine_detected", now)
+        call = _call_of(record)
+    if event.is_without_keys and call.is_live and call.is_locked and not call.key_tries:
+        record = note(_with_call(record, key_tries=1), "wrong_keys", now)
+        call = _call_of(record)
     if event.state is None or not call.is_live:
         return record
     if _rank(event.state) <= _rank(call.state):
@@ -333,7 +382,7 @@ def apply_event(record: Verification, event: CallEvent, now: float) -> Verificat
 def _end_call(record: Verification, event: CallEvent, now: float) -> Verification:
     call = _call_of(record)
     spoken = call.times_spoken
-    if not spoken and call.readings and _least_talk_seconds(call, event, now) >= call.first_reading_seconds:
+    if not spoken and _was_long_enough(call, event, now):
         spoken = 1  # hung up during the second reading: the first one was long over
     ended_unanswered = call.answered_at is None and not event.was_answered
     call = msgspec.structs.replace(
@@ -343,7 +392,9 @@ def _end_call(record: Verification, event: CallEvent, now: float) -> Verificatio
         talk_seconds=_talk_seconds(call, event, now),
         ring_seconds=int(now - call.started_at) if ended_unanswered else call.ring_seconds,
         hangup_cause=event.hangup_cause,
-        end_reason=EndReason.ANSWERED_AND_SPOKEN if spoken else _end_reason(record, event, now),
+        end_reason=EndReason.ANSWERED_AND_SPOKEN
+        if _has_served(record, spoken)
+        else _end_reason(record, event, now),
         # Needed no more, and a million records are kept.
         overdue_at=call.started_at,
         answered_at=None,
@@ -353,6 +404,18 @@ def _end_call(record: Verification, event: CallEvent, now: float) -> Verificatio
     if ended.is_final or ended.status is Status.DELIVERED:
         return ended
     return _replace(ended, status=Status.DELIVERED if spoken else Status.UNDELIVERED)
+
+
+def _has_served(record: Verification, spoken: int) -> bool:
+    """Whether the call did what it was for: a code was heard, or one was typed, if only a wrong one."""
+    return spoken > 0 or (record.mode is Mode.KEYPAD and _call_of(record).is_unlocked)
+
+
+def _was_long_enough(call: Call, event: CallEvent, now: float) -> bool:
+    """Whether the code was begun, and the callee listened for as long as one reading takes."""
+    if not call.readings or (call.is_locked and call.key_tries):
+        return False
+    return _least_talk_seconds(call, event, now) >= call.first_reading_seconds
 
 
 def _talk_seconds(call: Call, event: CallEvent, now: float) -> int | None:
@@ -376,6 +439,10 @@ def _end_reason(record: Verification, event: CallEvent, now: float) -> EndReason
         return EndReason.CANCELLED
     if event.end_reason is not None:
         return event.end_reason
+    if call.is_machine:
+        return EndReason.VOICEMAIL
+    if call.key_tries and not call.is_unlocked:
+        return EndReason.NO_KEYPRESS
     if call.answered_at is not None or _talk_seconds(call, event, now):
         return EndReason.HUNG_UP_EARLY
     is_too_short = now - call.started_at < call.first_reading_seconds
@@ -394,7 +461,10 @@ def may_speak(record: Verification, reading: int) -> bool:
     return (
         call is not None
         and not record.is_final
-        and 1 <= reading <= min(call.readings, call.max_replays) + 1
+        and record.mode is not Mode.KEYPAD
+        and not call.is_locked
+        and not call.is_machine
+        and 1 <= reading <= min(call.readings, call.manner.max_replays) + 1
         and (reading > call.readings or call.fetches < MAX_FETCHES_PER_READING)
     )
 
@@ -410,7 +480,7 @@ def begin_reading(record: Verification, reading: int, now: float) -> Verificatio
 def hand_out_whole_call(record: Verification, now: float) -> Verification:
     """The carrier is told the code before it dials, with all its replays."""
     call = _call_of(record)
-    return _with_call(note(record, "code_handed_over", now), readings=1 + call.max_replays)
+    return _with_call(note(record, "code_handed_over", now), readings=1 + call.manner.max_replays)
 
 
 def end_reading(record: Verification, reading: int, now: float) -> Verification:
@@ -427,6 +497,43 @@ def count_wrong_key(record: Verification, now: float) -> Verification:
     if call is None:
         return record
     return note(_with_call(record, wrong_keys=call.wrong_keys + 1), "wrong_key", now)
+
+
+def count_silence(record: Verification) -> Verification:
+    """The offer to hear the code again was met with silence."""
+    call = record.live_call
+    return record if call is None else _with_call(record, silences=call.silences + 1)
+
+
+def take_keys(record: Verification, attempt: int, now: float, *, is_right: bool) -> Verification:
+    """Keys were waited for: the right ones, wrong ones or none. An earlier attempt changes nothing."""
+    call = record.live_call
+    if call is None or not call.is_locked or attempt != call.key_tries or attempt >= KEY_TRIES:
+        return record
+    record = note(record, "keys_pressed" if is_right else "wrong_keys", now)
+    return _with_call(record, key_tries=attempt + 1, is_unlocked=is_right)
+
+
+def is_typing(record: Verification, attempt: int) -> bool:
+    """Whether this is the attempt to type a code on the phone that is waited for."""
+    call = record.live_call
+    if call is None or record.mode is not Mode.KEYPAD or record.is_final:
+        return False
+    return attempt == call.key_tries < KEY_TRIES
+
+
+def count_typing(record: Verification, now: float, *, has_typed: bool) -> Verification:
+    """A code was waited for to its last key, or to the timeout."""
+    call = _call_of(record)
+    record = record if call.key_tries else note(record, "code_asked_for", now)
+    return _with_call(record, key_tries=call.key_tries + 1, is_unlocked=call.is_unlocked or has_typed)
+
+
+def acknowledge(record: Verification, now: float) -> Verification:
+    """The callee pressed a key to say that the alert was heard."""
+    if record.mode is not Mode.ALERT or record.is_final or not record.live_call:
+        return record
+    return _replace(note(record, "acknowledged", now), sealed_code=b"", status=Status.DELIVERED)
 
 
 def mark_looked_up(record: Verification, now: float) -> Verification:

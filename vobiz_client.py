@@ -30,11 +30,13 @@ from voice_provider import (
     CallState,
     CallUrls,
     Capabilities,
+    MachineDetection,
     ProviderError,
     RawWebhook,
     SignaturePolicy,
     WebhookRejected,
 )
+from xml_builder import Voices
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +47,14 @@ DIALECT = xml_builder.Dialect(
     menu="Gather",
     menu_timeout_attribute="executionTimeout",
     menu_shortest_seconds=5,  # documented range: 5-60
-    menu_attributes=(("inputType", "dtmf"), ("numDigits", "1"), ("finishOnKey", "none"), ("log", "false")),
-    speak_attributes=(("voice", "WOMAN"),),
+    menu_keys_attribute="numDigits",
+    menu_attributes=(("inputType", "dtmf"), ("finishOnKey", "none"), ("log", "false")),
+    # Documented range between keys: 2-10, or auto, of which no page says how long it is.
+    typing_attributes=(("digitEndTimeout", "5"), ("finishOnKey", "#")),
+    # Documented: a language that lacks one of the two is spoken by the other.
+    plain_voices=Voices("WOMAN", "MAN"),
+    # Documented on xml/speak/ssml, which has examples of two only; they understand SSML.
+    further_voices={"en-US": ("Polly.Salli",), "en-GB": ("Polly.Amy",)},
 )
 
 # Documented: the table of xml/speak. The first variety of a language is the one for its other regions.
@@ -63,13 +71,17 @@ _STATES = {
     "Hangup": CallState.COMPLETED,
 }
 
+MACHINE = "MachineDetection"  # documented: the event that tells whether a machine answered
+DETECTION_SECONDS = 5  # documented: 2-10, and what holds where it is not said
+
 # The fields that are read of a callback; all others are ignored.
 CALLBACK_SCHEMA = {
     "type": "object",
     "required": ["CallUUID"],
     "properties": {
         "CallUUID": {"type": "string", "examples": ["5a9fd4a0-3d4c-11ef-bef9-0242ac110005"]},
-        "Event": {"type": "string", "enum": ["Ring", "StartApp", "Redirect", "Hangup"]},
+        "Event": {"type": "string", "enum": ["Ring", "StartApp", "Redirect", "Hangup", MACHINE]},
+        "Machine": {"type": "string", "enum": ["true", "false"], "description": f"only of {MACHINE}"},
         "Digits": {"type": "string", "description": "keys pressed; empty or absent when there were none"},
         "CallStatus": {"type": "string"},
         "HangupCause": {"type": "string"},
@@ -96,7 +108,14 @@ class VobizConfig:
 class VobizClient:
     """Vobiz as a VoiceProvider."""
 
-    capabilities = Capabilities(languages=LANGUAGES, detects_machines=True)
+    capabilities = Capabilities(
+        languages=LANGUAGES,
+        detects_machines=True,
+        verdict_seconds=DETECTION_SECONDS + 1,
+        chooses_voice=True,
+        voices=DIALECT.named_voices,
+        plays_audio=True,
+    )
     callback_schema: Mapping[str, Any] = CALLBACK_SCHEMA
 
     def __init__(self, config: VobizConfig, http: httpx.AsyncClient, name: str = "vobiz") -> None:
@@ -139,7 +158,7 @@ class VobizClient:
             "ring_timeout": order.ring_timeout_seconds,
             "hangup_on_ring": order.ring_timeout_seconds,
             "time_limit": order.time_limit_seconds,
-            **({"machine_detection": "hangup"} if order.hang_up_on_machine else {}),
+            **_machine_detection(order),
         }
 
     async def hang_up(self, call_id: str) -> bool:
@@ -243,6 +262,8 @@ class VobizClient:
         if not _CALL_ID.fullmatch(call_id):
             raise WebhookRejected("Vobiz callback has no CallUUID", status=400)
         event = fields.get("Event")
+        if event == MACHINE:
+            return CallEvent(call_id, is_machine=fields.get("Machine") == "true")
         state = _STATES.get(event) if event else expected
         if state is None:
             logger.info("Vobiz reported an unknown event: %s", shown_word(event or ""))
@@ -288,6 +309,22 @@ def _record_of(records: Any, to: str, placed_after: float) -> CallEvent | None:
         if is_later and _CALL_ID.fullmatch(call_id) and details.get("destination_number") in (to, to[1:]):
             return ended_event("Vobiz", call_id, details, code_field="hangup_cause_code", talk_field="billsec")
     return None
+
+
+def _machine_detection(order: CallOrder) -> dict[str, Any]:
+    """Documented on call/machine-detection: with a URL of its own it does not hold up the call."""
+    match order.machine_detection:
+        case MachineDetection.HANGUP:
+            return {"machine_detection": "hangup"}
+        case MachineDetection.NO_CODE:
+            return {
+                "machine_detection": "true",
+                "machine_detection_time": 1000 * DETECTION_SECONDS,
+                "machine_detection_url": order.urls.ring,
+                "machine_detection_method": "POST",
+            }
+        case MachineDetection.OFF:
+            return {}
 
 
 def sign(keyed_mac: hmac.HMAC, url_without_query: str, nonce: str) -> str:

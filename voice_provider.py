@@ -92,6 +92,14 @@ class SignaturePolicy(StrEnum):
     REQUIRED = "required"
 
 
+class MachineDetection(StrEnum):
+    """What becomes of a call that a machine answers: nothing else, its end, or no code is told in it."""
+
+    OFF = "off"
+    HANGUP = "hangup"
+    NO_CODE = "no_code"
+
+
 @dataclass(frozen=True, slots=True)
 class CallUrls:
     """The absolute URLs that a carrier may call for one call; each holds the call token in its path."""
@@ -112,7 +120,10 @@ class Capabilities:
     told all of it when the call is placed. One that does not report progress tells of a call's end only, or of
     nothing; of one that cannot be asked, nothing else can be known. `silence_is_proof`: it tells of a ringing
     phone at the call's own URL, so a call of which nothing is heard within seconds was not dialled, even if its
-    id never came. `proves_speaking` is False where only talk time can tell whether the code was heard.
+    id never came. One that `detects_machines` can end their calls; if it can tell of them instead, it has done
+    so `verdict_seconds` after the answer. One that `chooses_voice` has a woman's and a man's, and those of
+    `voices` by name. `asks_for_keys`: before the code is told; one that `takes_codes` lets the callee type one.
+    `proves_speaking` is False where only talk time can tell whether the code was heard.
     """
 
     languages: tuple[str, ...]
@@ -122,11 +133,16 @@ class Capabilities:
     can_be_asked: bool = True
     hangs_up: bool = True
     detects_machines: bool = False
+    verdict_seconds: float = 0
     hides_caller_id: bool = False
     limits_call: bool = True
     chooses_voice: bool = False
+    voices: tuple[str, ...] = ()
     plays_audio: bool = False
     proves_speaking: bool = True
+    asks_for_keys: bool = True
+    takes_codes: bool = True
+    tells_alerts: bool = True
     max_replays: int = 3
     callback_methods: tuple[str, ...] = ("POST",)
 
@@ -136,7 +152,7 @@ class CallOrder:
     """Everything that a carrier needs to place one call. Numbers are E.164.
 
     `reference` names the call in the carrier's own records; it is no secret. `script` is what to say, for carriers
-    that do not fetch it.
+    that do not fetch it. Carriers that cannot tell of a machine end its call also where no code is to be told.
     """
 
     to: str = field(repr=False)
@@ -144,7 +160,7 @@ class CallOrder:
     urls: CallUrls = field(repr=False)
     ring_timeout_seconds: int
     time_limit_seconds: int
-    hang_up_on_machine: bool = False
+    machine_detection: MachineDetection = MachineDetection.OFF
     hide_caller_id: bool = False
     reference: str = ""
     script: WholeCall | None = field(default=None, repr=False)
@@ -173,7 +189,8 @@ class CallEvent:
     `state` is None where the carrier's word for it is unknown. `end_reason` is None where the carrier reports
     an ordinary end: what was spoken then decides. `talk_seconds` counts from answer to hangup. `was_answered` is
     for carriers that tell so at the end only. `reading` is the number of a reading of the code that was played to
-    its end, where the event says so.
+    its end, where the event says so. `is_machine`: an answering machine took the call, and goes on with it.
+    `is_without_keys`: the keys that come before the code were not pressed, as a carrier says that was told them.
     """
 
     call_id: str
@@ -184,6 +201,8 @@ class CallEvent:
     digits: str = field(default="", repr=False)
     was_answered: bool = False
     reading: int = 0
+    is_machine: bool = False
+    is_without_keys: bool = False
 
 
 class VoiceProvider(Protocol):

@@ -10,22 +10,16 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 import xml_builder
-from call_script import (
-    DIGIT_PAUSE_SECONDS,
-    LEAD_IN_SECONDS,
-    MENU_TIMEOUT_SECONDS,
-    READING_PAUSE_SECONDS,
-    CallScript,
-    WholeCall,
-)
+from call_script import NORMAL_RATE, CallScript, PlayAudio, Speak, Utterance, WholeCall
 from callback_bodies import shown_word, texts_of
 from carrier_request import Answer
 from voice_provider import (
@@ -36,6 +30,7 @@ from voice_provider import (
     CallUrls,
     Capabilities,
     EndReason,
+    MachineDetection,
     ProviderUnavailable,
     RawWebhook,
     WebhookRejected,
@@ -46,6 +41,8 @@ from voipbin_account import VoipbinConfig as VoipbinConfig
 logger = logging.getLogger(__name__)
 
 MAX_REPLAYS = 3
+MENU_TIMEOUT_SECONDS = 5
+KEYS_TIMEOUT_SECONDS = 10
 CALLS_LISTED = 50  # each one is a kilobyte and more
 REPLAY_KEY = "1"
 
@@ -83,6 +80,7 @@ _END_REASONS: dict[str, EndReason | None] = {
 # The types of the events that our own actions send, beside those of the account.
 OTP_ANSWERED = "otp_answered"
 OTP_READING = "otp_reading"
+OTP_NO_KEYS = "otp_no_keys"
 
 # The fields that are read of an event; all others are ignored.
 CALLBACK_SCHEMA = {
@@ -123,6 +121,9 @@ class VoipbinClient:
         # Ringing is told at the account's URL, by an id that only the answer to the request gives.
         silence_is_proof=False,
         detects_machines=True,
+        plays_audio=True,
+        takes_codes=False,
+        tells_alerts=False,
         hides_caller_id=True,
         limits_call=False,  # no field for it: the list of actions comes to an end
         max_replays=MAX_REPLAYS,
@@ -212,6 +213,8 @@ class VoipbinClient:
             return _call_event(data)
         if kind == OTP_ANSWERED:
             return CallEvent(call_id, CallState.ANSWERED)
+        if kind == OTP_NO_KEYS:
+            return CallEvent(call_id, CallState.ANSWERED, is_without_keys=True)
         if kind == OTP_READING:
             return CallEvent(call_id, CallState.ANSWERED, reading=_reading_of(data))
         return CallEvent(call_id)
@@ -230,62 +233,111 @@ def actions_of(order: CallOrder, script: WholeCall) -> list[dict[str, Any]]:
     Readings stand one after the other; a branch leads from one to the next when key 1 was pressed, else to the
     goodbye. A key that was pressed while the code was read counts at the next branch, the last one only (source).
     """
-    replays = min(script.max_replays, MAX_REPLAYS)
+    replays = min(script.manner.max_replays, MAX_REPLAYS)
     actions = [_event(order.urls.events, OTP_ANSWERED)]
-    if order.hang_up_on_machine:
+    if (
+        order.machine_detection is not MachineDetection.OFF
+    ):  # source: nothing tells a call of a machine that goes on
         actions.append(_action("amd", **{"machine_handle": "hangup", "async": False}))  # waits for the verdict
+    actions += _ask_for_keys(order.urls.events, script)
     for reading in range(1, replays + 2):
         actions += _reading(order.urls.events, script, reading)
-        if reading <= replays:
+        if reading <= replays and not script.manner.auto_replay:
             actions += _menu(script, reading + 1)
-    return [*actions, {"id": _GOODBYE, **_talk(script, script.goodbye)}, _action("hangup")]
+    return [*actions, *_target(_GOODBYE, _say(script.goodbye)), _action("hangup")]
+
+
+def _ask_for_keys(events_url: str, script: WholeCall) -> list[dict[str, Any]]:
+    """Each wait for keys leads to the code if they were pressed, else to the next one, at last to the goodbye."""
+    actions: list[dict[str, Any]] = []
+    for number, step in enumerate(script.keys_first, start=1):
+        wait = [_sleep(script.pacing.lead_in_seconds), *_prompt(*step.prompt), _receive(len(step.keys))]
+        actions += _target(_target_id(f"keys {number}"), wait)
+        actions.append(_branch(step.keys, _reading_id(1), otherwise=_target_id(f"keys {number + 1}")))
+    if not actions:
+        return []
+    end = [_event(events_url, OTP_NO_KEYS), _action("goto", target_id=_GOODBYE, loop_count=1)]
+    return [*actions, *_target(_target_id(f"keys {len(script.keys_first) + 1}"), end)]
 
 
 def _reading(events_url: str, script: WholeCall, reading: int) -> list[dict[str, Any]]:
-    """The code, twice; then an event which says so."""
-    again = _talk(script, script.again, script.code)
-    lead_in = _sleep(LEAD_IN_SECONDS)
-    if reading == 1:
-        opening = [lead_in, _talk(script, script.greeting), _talk(script, script.code_prompt, script.code)]
+    """The code as often as the pacing says; then an event which says so."""
+    pacing = script.pacing
+    again = _spell(script, script.again)
+    if reading > 1:
+        opening = again
+    elif script.keys_first:
+        opening = _spell(script, script.code_prompt)
     else:
-        opening = [{"id": _reading_id(reading), **lead_in}, again]
-    return [
-        *opening,
-        _sleep(READING_PAUSE_SECONDS),
-        again,
-        _event(events_url, OTP_READING, reading=reading),
-    ]
+        opening = [*_say(script.greeting), *_spell(script, script.code_prompt)]
+    said = [*opening, *[_sleep(pacing.reading_pause_seconds), *again] * (pacing.readings - 1)]
+    event = _event(events_url, OTP_READING, reading=reading)
+    return _target(_reading_id(reading), [_sleep(pacing.lead_in_seconds), *said, event])
 
 
 def _menu(script: WholeCall, next_reading: int) -> list[dict[str, Any]]:
-    prompt = _talk(script, script.replay_prompt)
-    prompt["option"]["digits_handle"] = "next"  # a key ends the prompt
+    """The offer to hear the code again; met with silence, it comes once more: a key may have been lost."""
+    offer = [*_prompt(script.replay_prompt), _receive(1)]
+    again, once_more = _reading_id(next_reading), _target_id(f"offer {next_reading}")
     return [
-        prompt,
-        _action("digits_receive", duration=1000 * MENU_TIMEOUT_SECONDS, length=1),
-        _action("branch", target_ids={REPLAY_KEY: _reading_id(next_reading)}, default_target_id=_GOODBYE),
+        *offer,
+        _branch(REPLAY_KEY, again, otherwise=once_more),
+        *_target(once_more, offer),
+        _branch(REPLAY_KEY, again, otherwise=_GOODBYE),
     ]
 
 
-def _talk(script: WholeCall, text: str, spelled: str = "") -> dict[str, Any]:
-    """Say a text, then characters one by one.
+def _branch(keys: str, target_id: str, otherwise: str) -> dict[str, Any]:
+    """Go where these keys lead, else elsewhere; the keys are forgotten then (source)."""
+    return _action("branch", target_ids={keys: target_id}, default_target_id=otherwise)
 
-    Always one SSML document (documented: `text` is plain or SSML), so that no voice runs digits together. One
-    action per character would do so, too, but each action can fail by itself and is then skipped in silence
+
+def _receive(keys: int) -> dict[str, Any]:
+    """Wait for keys; the time is for all of them together (source)."""
+    seconds = KEYS_TIMEOUT_SECONDS if keys > 1 else MENU_TIMEOUT_SECONDS
+    return _action("digits_receive", duration=1000 * seconds, length=keys)
+
+
+def _prompt(*utterances: Utterance) -> list[dict[str, Any]]:
+    """What is said before keys are waited for: the first key ends it, where it is not played."""
+    return _say(*utterances, digits_handle="next")
+
+
+def _spell(script: WholeCall, prompt: Utterance) -> list[dict[str, Any]]:
+    """Say a prompt, then the code character by character."""
+    return _say(prompt, *script.spelled, pause_seconds=script.pacing.digit_pause_seconds)
+
+
+def _say(*utterances: Utterance, pause_seconds: float = 0, **option: str) -> list[dict[str, Any]]:
+    """Say one thing after the other, or play it, in as few actions as possible.
+
+    One action per character would do so, too, but each action can fail by itself and is then skipped in silence
     (source): a code without its third digit is worse than none.
     """
-    pause = f'<break time="{DIGIT_PAUSE_SECONDS}s"/>'
-    ssml = "".join((_said(text), *(f"{pause}{_said(character)}" for character in spelled)))
-    return _action("talk", text=f"<speak>{ssml}</speak>", language=script.language)
+    actions = []
+    for _, group in groupby(utterances, type):
+        parts = tuple(group)
+        urls = [one.url for one in parts if isinstance(one, PlayAudio)]
+        spoken = [one for one in parts if isinstance(one, Speak)]
+        actions.append(_action("play", stream_urls=urls) if urls else _talk(spoken, pause_seconds, option))
+    return actions
 
 
-def _said(text: str) -> str:
+def _talk(spoken: Sequence[Speak], pause_seconds: float, option: Mapping[str, str]) -> dict[str, Any]:
+    """Always one SSML document (documented: `text` is plain or SSML), so that no voice runs digits together."""
+    pause = f'<break time="{pause_seconds:g}s"/>' if pause_seconds else " "
+    ssml = pause.join(_ssml_of(one) for one in spoken)
+    return _action("talk", text=f"<speak>{ssml}</speak>", language=spoken[0].language, **option)
+
+
+def _ssml_of(one: Speak) -> str:
     """Text for SSML. VoIPBin replaces `${name}` in every option, so none may come from a setting (source)."""
-    return xml_builder.escaped(re.sub(r"\$+\{", "{", text))
+    text = re.sub(r"\$+\{", "{", one.ssml or xml_builder.escaped(one.text))
+    return text if one.rate == NORMAL_RATE else f'<prosody rate="{one.rate}%">{text}</prosody>'
 
 
-def _sleep(seconds: int) -> dict[str, Any]:
-    return _action("sleep", duration=1000 * seconds)
+def _sleep(seconds: float) -> dict[str, Any]:
+    return _action("sleep", duration=round(1000 * seconds))
 
 
 def _event(url: str, kind: str, **details: Any) -> dict[str, Any]:
@@ -296,6 +348,12 @@ def _event(url: str, kind: str, **details: Any) -> dict[str, Any]:
 
 def _action(kind: str, **option: Any) -> dict[str, Any]:
     return {"type": kind, "option": option} if option else {"type": kind}
+
+
+def _target(target_id: str, actions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Actions that others lead to, by the id of the first one."""
+    first, *others = actions
+    return [{"id": target_id, **first}, *others]
 
 
 def _target_id(name: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 from starlette.routing import BaseRoute
 
 import problems
-from call_flow import CallFlow, CallInProgress, Said
+from call_flow import CallFlow
+from conversation import CallInProgress, Place, Said
 from lean_route import LeanRequest, LeanRoute, Reply, read_body
 from phone_numbers import mask
 from problems import Problem
@@ -25,9 +26,10 @@ from xml_builder import SILENT_HANGUP_XML
 logger = logging.getLogger(__name__)
 
 XML, JSON, FORM = "application/xml", "application/json", "application/x-www-form-urlencoded"
-_READING = re.compile(rb"(?:^|&)n=([1-9])(?:&|$)")
+_READING = re.compile(rb"(?:^|&)n=([0-9])(?:&|$)")
+_KEY_TRY = re.compile(rb"(?:^|&)k=([0-9])(?:&|$)")
 
-Speaker = Callable[[CallInProgress, CallEvent, int | None], Awaitable[Said | None]]
+Speaker = Callable[[CallInProgress, CallEvent, Place], Awaitable[Said | None]]
 
 
 class NoCallOfOurs(WebhookRejected):
@@ -115,7 +117,7 @@ async def _speak(flow: CallFlow, request: LeanRequest, call_token: str | None, s
     except Exception as error:
         return _hang_up(problems.problem_of(error).status)
     try:
-        said = await speaker(current, event, _reading_of(request))
+        said = await speaker(current, event, _place_of(request))
     except WebhookRejected as error:
         _note_refusal(request, error)
         return _hang_up(error.status)
@@ -266,9 +268,10 @@ async def _read_raw(flow: CallFlow, request: LeanRequest) -> RawWebhook:
     return RawWebhook(urls, headers, await read_body(request.receive), request.method, query)
 
 
-def _reading_of(request: LeanRequest) -> int | None:
-    number = _READING.search(request.scope["query_string"])
-    return int(number[1]) if number else None
+def _place_of(request: LeanRequest) -> Place:
+    query = request.scope["query_string"]
+    reading, key_try = _READING.search(query), _KEY_TRY.search(query)
+    return Place(int(reading[1]) if reading else None, int(key_try[1]) if key_try else None)
 
 
 def _hang_up(status: int) -> Reply:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from bench.sample_data import phone_number
 from bench.servers import ROOT, resident_bytes, service
+from call_script import Manner
 from clock import Clock
 from otp_store import MemoryOtpStore, NewCode, StoreRules
 from sealing import Sealer
@@ -23,6 +24,7 @@ from voice_provider import CallEvent, CallState
 STARTS = 3
 STORED = 100_000
 MEMORY_SECONDS = 60
+_MANNER = Manner("en-US", prompts="default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ async def _live_through(store: MemoryOtpStore, phone: str, call_id: str) -> None
 
 
 def _new_call() -> NewCall:
-    return NewCall("vobiz", "+12025550100", "en-US", 3, 30, 150, 20.0)
+    return NewCall("vobiz", "+12025550100", _MANNER, 30, 150, 20.0)
 
 
 def _call_id(number: int) -> str:

@@ -24,6 +24,7 @@ from bench.guard_cost import GuardCost, measure_guard_cost
 from bench.load import CONNECTIONS
 from bench.routes_bench import BARE, ROUNDS, SENDS_A_ROUND, Measurement, measure_routes, median_of
 from bench.sample_data import SEED
+from bench.script_cost import ScriptCost, measure_script_cost
 from bench.servers import cores, pin
 
 SATURATED = 0.95
@@ -47,6 +48,7 @@ def main() -> int:
     print(_calls_line(parallel), flush=True)
     _progress("abuse protection")
     print(_guard_line(measure_guard_cost()))
+    print(_script_line(measure_script_cost()))
     _progress("start-up time and memory")
     print(_footprint_lines(measure_footprint(server_core)))
     print(f"\nmeasured in {time.perf_counter() - started:.0f} s")
@@ -145,6 +147,11 @@ def _guard_line(cost: GuardCost) -> str:
         f"abuse protection, all rules on: {cost.microseconds:.0f} us of CPU per send beyond number parsing, over "
         f"{cost.sends:,} sends"
     )
+
+
+def _script_line(cost: ScriptCost) -> str:
+    shown = ", ".join(f"{name} {microseconds:.0f} us" for name, microseconds in cost.microseconds.items())
+    return f"a code's script and its XML: {shown} of CPU each, over {cost.documents:,} documents"
 
 
 def _footprint_lines(footprint: Footprint) -> str:

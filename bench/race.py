@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from random import Random
 from urllib.parse import urlencode, urlsplit
@@ -22,6 +23,8 @@ from bench.history import CORRECT, INCORRECT, Check, violations
 from bench.racers import Answer, Racers, racers
 from bench.sample_data import phone_number, seeded
 from bench.servers import AUTH_TOKEN, Server, carrier_settings, free_port, running, service
+from languages import load_spoken_texts
+from speech import SPOKEN_TEXTS
 
 CHECKS_A_CODE = 100
 SHORTEST_LIFE = 30
@@ -30,7 +33,7 @@ CODES_A_SEND = 500
 SENDS_A_VOLLEY = 400
 PHASE_SECONDS = 600.0
 LIVE_CALLS = 50
-_SPOKEN = re.compile(rb"<Speak[^>]*>([0-9A-Z])</Speak>")
+_SPOKEN = re.compile(rb"<Speak[^>]*>([^<]*)</Speak>")
 
 
 @dataclass
@@ -217,7 +220,7 @@ def attack_webhooks(count: int) -> Webhooks:
             status = int(response[9:12])
             result.statuses[status] = result.statuses.get(status, 0) + 1
             result.server_errors += status >= 500
-            spelled = b"".join(_SPOKEN.findall(response))
+            spelled = _spelled(response)
             is_revealed = any(code in spelled or code in response for code in canaries)
             result.revealed += is_revealed
             return not is_revealed and status < 500
@@ -246,7 +249,18 @@ def _nonce(call: _Call, number: int) -> str:
 
 def _authentic_answer(ours: Server, call: _Call) -> bool:
     response = _post(ours, _callback(call, "answer", {"Event": "StartApp"}, call.nonce, query="n=1"))
-    return call.code.encode() in b"".join(_SPOKEN.findall(response))
+    return call.code.encode() in _spelled(response)
+
+
+def _spelled(response: bytes) -> bytes:
+    """The characters whose words a document says."""
+    return b"".join(_characters().get(text, b"") for text in _SPOKEN.findall(response))
+
+
+@cache
+def _characters() -> dict[bytes, bytes]:
+    texts = load_spoken_texts(SPOKEN_TEXTS)["en"]
+    return {word.encode(): character.encode() for character, word in {**texts.digits, **texts.letters}.items()}
 
 
 def _post(ours: Server, request: bytes) -> bytes:

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from simulator.audio import AUDIO_SECONDS, AudioFiles
 from simulator.callees import Reaction
 from simulator.clock import SimulatorClock
-from simulator.lines import CalleeHungUp, Line, Sound
+from simulator.lines import CalleeHungUp, KeyWait, Line, Sound
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class SimulatedCall(ABC):
     spoken: list[str] = field(default_factory=list, init=False)
     ending: str = field(default="", init=False)
     failure_reason: str = field(default="", init=False)
+    audio: AudioFiles | None = field(default=None, init=False)
 
     # What a protocol adds
 
@@ -134,12 +136,21 @@ class SimulatedCall(ABC):
         await self.line.listen(sound)
         self._advance(sound.seconds)
 
-    async def wait_for_key(self, prompt: tuple[Sound, ...], timeout_seconds: float) -> str:
-        """The key that was pressed during a prompt or in time after it, or "". Raises: as `listen`."""
+    async def recording(self, url: str) -> Sound | None:
+        """A file as it sounds. None for one that cannot be played: it is skipped (documented by Vobiz)."""
+        seconds = await self.audio.seconds_of(url) if self.audio else AUDIO_SECONDS
+        return Sound(seconds, url=url) if seconds else None
+
+    async def wait_for_keys(self, prompt: tuple[Sound, ...], wait: KeyWait) -> str:
+        """The keys that were pressed during a prompt or in time after it, or "". Raises: as `listen`."""
         self.spoken += [sound.text for sound in prompt if sound.text]
-        key, seconds = await self.line.wait_for_key(prompt, timeout_seconds)
+        keys, seconds = await self.line.wait_for_keys(prompt, wait)
         self._advance(seconds)
-        return key
+        return keys
+
+    async def wait_for_key(self, prompt: tuple[Sound, ...], timeout_seconds: float) -> str:
+        """The same for one key."""
+        return await self.wait_for_keys(prompt, KeyWait(timeout_seconds))
 
     # The course of a call
 

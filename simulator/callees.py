@@ -27,12 +27,18 @@ class ApiTrouble(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScriptedCallee:
-    """A callee that always does the same. `keys` are pressed one at each menu; then no key is pressed."""
+    """A callee that always does the same.
+
+    At each wait for keys the next one of `keys` is pressed, or typed where it is several; then none. `tones` are
+    what a machine plays at each wait, over and over, without listening.
+    """
 
     description: str
     reaction: Reaction = Reaction.ANSWER
     ring_seconds: float = 4
     keys: tuple[str, ...] = ()
+    presses_what_is_asked: bool = False
+    tones: tuple[str, ...] = ()
     hangs_up_after_seconds: float | None = None
     is_machine: bool = False
     api_trouble: ApiTrouble = ApiTrouble.NONE
@@ -41,6 +47,9 @@ class ScriptedCallee:
 
 
 _LISTENER = ScriptedCallee("answers, listens to the end, presses nothing")
+_VOICEMAIL = ScriptedCallee("is a voicemail", is_machine=True, ring_seconds=20)
+# What the app of one callee shows, for requests that bring it.
+SHOWN_CODE = "246810"
 
 SCRIPTED_CALLEES: dict[str, ScriptedCallee] = {
     "+14155550101": _LISTENER,
@@ -51,7 +60,7 @@ SCRIPTED_CALLEES: dict[str, ScriptedCallee] = {
     "+14155550106": ScriptedCallee("does not answer", Reaction.IGNORE),
     "+14155550107": ScriptedCallee("rejects the call", Reaction.REJECT, ring_seconds=3),
     "+14155550108": replace(_LISTENER, description="hangs up after 3 seconds", hangs_up_after_seconds=3),
-    "+14155550109": replace(_LISTENER, description="is a voicemail", is_machine=True, ring_seconds=20),
+    "+14155550109": _VOICEMAIL,
     "+14155550110": replace(_LISTENER, description="carrier down: answers 503", api_trouble=ApiTrouble.DOWN),
     "+14155550111": replace(
         _LISTENER, description="carrier slow: calls, but answers the request late", api_trouble=ApiTrouble.SLOW
@@ -75,5 +84,20 @@ SCRIPTED_CALLEES: dict[str, ScriptedCallee] = {
         _LISTENER,
         description="the first carrier that is asked is down, the next one calls",
         api_trouble=ApiTrouble.FIRST_DOWN,
+    ),
+    "+14155550119": replace(
+        _LISTENER, description="presses the keys that are asked for", presses_what_is_asked=True
+    ),
+    "+14155550120": replace(
+        _LISTENER, description=f"types {SHOWN_CODE} when asked for keys, twice", keys=(SHOWN_CODE, SHOWN_CODE)
+    ),
+    "+14155550121": replace(_VOICEMAIL, description="is a voicemail that beeps", tones=("beep",)),
+    "+14155550122": replace(
+        _VOICEMAIL, description="is a voicemail whose greeting plays the tone of key 1", tones=("1",)
+    ),
+    "+14155550123": replace(
+        _VOICEMAIL,
+        description="is a voicemail whose greeting plays the tones of keys 0 to 9",
+        tones=tuple("0123456789"),
     ),
 }

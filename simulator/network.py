@@ -7,6 +7,7 @@ import asyncio
 from collections import OrderedDict, deque
 from typing import Generic, TypeVar
 
+from simulator.audio import AudioFiles
 from simulator.call import CallRequest, Customs, SimulatedCall
 from simulator.callees import SCRIPTED_CALLEES, ApiTrouble, ScriptedCallee
 from simulator.clock import SimulatorClock
@@ -31,8 +32,9 @@ class LimitReached(Exception):
 class Carrier(Generic[AnyCall]):
     """A carrier, apart from its protocol.
 
-    Numbers that no script owns ring in the browser, or get the `stand_in`. `requests` counts the create-call
-    requests that reached it, also those that it refused. `is_first`: whether it is asked before all others.
+    Numbers that no script owns ring in the browser, or get the `stand_in`. Without `audio` files that are played
+    are not fetched. `requests` counts the create-call requests that reached it, also those that it refused.
+    `is_first`: whether it is asked before all others.
     """
 
     def __init__(self, clock: SimulatorClock, phones: PhoneExchange, *, is_first: bool = True) -> None:
@@ -40,6 +42,7 @@ class Carrier(Generic[AnyCall]):
         self.phones = phones
         self.is_first = is_first
         self.stand_in: ScriptedCallee | None = None
+        self.audio: AudioFiles | None = None
         self.calls: dict[str, AnyCall] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.records: OrderedDict[str, AnyCall] = OrderedDict()
@@ -85,6 +88,7 @@ class Carrier(Generic[AnyCall]):
     def start(self, call: AnyCall) -> None:
         """Let a call begin; it lives on by itself."""
         call_id = call.request.call_id
+        call.audio = self.audio
         self.calls[call_id] = call
         self.tasks[call_id] = asyncio.create_task(self._live(call), name=f"simulated call {call_id}")
 

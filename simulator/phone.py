@@ -14,11 +14,11 @@ from starlette.routing import BaseRoute, Route
 from simulator import speech
 from simulator.callees import SCRIPTED_CALLEES, Reaction
 from simulator.clock import SimulatorClock
-from simulator.lines import CalleeHungUp, KeyPress, Rung, Sound
+from simulator.hearing import character_of, keys_asked_for
+from simulator.lines import KEYS, CalleeHungUp, KeyWait, Rung, Sound, Typed
 
 MAX_UNREAD_EVENTS = 500
 KEEP_ALIVE_SECONDS = 15.0  # a page notices by it that the server is gone
-KEYS = frozenset("0123456789*#")
 KEPT_TEXTS = 5
 
 
@@ -102,6 +102,7 @@ class PhoneLine:
         self._picked_up: asyncio.Future[Reaction] = asyncio.get_running_loop().create_future()
         self._hung_up = asyncio.Event()
         self._keys: asyncio.Queue[str] = asyncio.Queue(32)
+        self._wanted = ""
 
     def answer(self) -> None:
         self._pick_up(Reaction.ANSWER)
@@ -140,22 +141,47 @@ class PhoneLine:
             raise CalleeHungUp((time.monotonic() - started) * self._clock.speed)
         while not self._keys.empty():
             self._keys.get_nowait()  # pressed while no key was asked for: a real network drops it, too
+        self._wanted = ""
 
-    async def wait_for_key(self, prompt: tuple[Sound, ...], timeout_seconds: float) -> KeyPress:
+    async def wait_for_keys(self, prompt: tuple[Sound, ...], wait: KeyWait) -> Typed:
         started = time.monotonic()
-        prompt_seconds = sum(sound.seconds for sound in prompt)
+        self._wanted = keys_asked_for(prompt) if prompt else self._wanted
+        keys, prompt_seconds = "", 0.0
         for sound in prompt:
-            self._tell_sound(sound)
-        waited_seconds = prompt_seconds + timeout_seconds
-        self._tell("waiting_for_key", seconds=waited_seconds)
+            began = time.monotonic()
+            self._tell_sound(sound, self._asked(wait, ""))
+            keys = await self._next_key(sound.seconds / self._clock.speed, started)
+            prompt_seconds += min(sound.seconds, (time.monotonic() - began) * self._clock.speed)
+            if keys:
+                break
+        began = time.monotonic()
+        ends_at = began + wait.first_seconds
+        while not wait.is_over(keys):
+            if keys and wait.between_seconds is not None:
+                ends_at = time.monotonic() + wait.between_seconds
+            left = max(0.0, ends_at - time.monotonic())
+            self._tell("waiting_for_key", seconds=left, asked=self._asked(wait, keys))
+            key = await self._next_key(left, started)
+            if not key:
+                break
+            keys += key
+        self._wanted = self._wanted[len(keys) :]
+        return Typed(keys, prompt_seconds + time.monotonic() - began)
+
+    def _asked(self, wait: KeyWait, typed: str) -> dict[str, Any]:
+        """What the page shows of a wait: how many keys it takes, which are there, and which are still to come."""
+        wanted = self._wanted if len(self._wanted) >= wait.most else ""
+        return {"keys": wait.most, "typed": typed, "wanted": wanted[len(typed) :]}
+
+    async def _next_key(self, seconds: float, started: float) -> str:
+        """The next key, or "" when none is pressed in time. Raises: CalleeHungUp."""
         key = asyncio.create_task(self._keys.get())
         hung_up = asyncio.create_task(self._hung_up.wait())
         try:
-            await asyncio.wait({key, hung_up}, timeout=waited_seconds, return_when=asyncio.FIRST_COMPLETED)
-            seconds = time.monotonic() - started
+            await asyncio.wait({key, hung_up}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if self._hung_up.is_set():
-                raise CalleeHungUp(seconds)
-            return KeyPress(key.result() if key.done() else "", seconds)
+                raise CalleeHungUp(time.monotonic() - started)
+            return key.result() if key.done() else ""
         finally:
             key.cancel()
             hung_up.cancel()
@@ -164,14 +190,25 @@ class PhoneLine:
         self._tell("ended", reason=reason)
         self._exchange.lines.pop(self._call_uuid, None)
 
-    def _tell_sound(self, sound: Sound) -> None:
-        if not sound.text:
-            self._tell("silence", seconds=sound.seconds, playing=sound.url or None)
-            return
+    def _tell_sound(self, sound: Sound, asked: dict[str, Any] | None = None) -> None:
+        """A sound of a prompt comes with what is asked for: keys may interrupt it."""
+        if sound.url:
+            self._tell("playing", seconds=sound.seconds, audio_url=sound.url, asked=asked)
+        elif not sound.text:
+            self._tell("silence", seconds=sound.seconds)
+        else:
+            self._tell("speaking", **self._speech(sound), asked=asked)
+
+    def _speech(self, sound: Sound) -> dict[str, Any]:
         self.sounds.append(sound)
-        number = len(self.sounds) - 1
-        audio = f"/simulator/phone/calls/{self._call_uuid}/speech/{number}" if self._exchange.has_speech else None
-        self._tell("speaking", text=sound.text, language=sound.language, seconds=sound.seconds, audio_url=audio)
+        audio = f"/simulator/phone/calls/{self._call_uuid}/speech/{len(self.sounds) - 1}"
+        return {
+            "text": sound.text,
+            "character": character_of(sound),
+            "language": sound.language,
+            "seconds": sound.seconds,
+            "audio_url": audio if self._exchange.has_speech else None,
+        }
 
     def _tell(self, event: str, **details: Any) -> None:
         self.last_event = {"event": event, "call": self._call_uuid, **self._numbers, **details}
@@ -221,7 +258,7 @@ def routes(exchange: PhoneExchange) -> list[BaseRoute]:
     async def press(request: Request) -> Response:
         line = exchange.lines.get(request.path_params["call_uuid"])
         key = request.path_params["key"]
-        if line is None or key not in KEYS:
+        if line is None or len(key) != 1 or key not in KEYS:
             return _gone()
         line.press(key)
         return Response(status_code=204)

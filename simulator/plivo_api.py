@@ -1,7 +1,7 @@
 """The simulated Plivo: account and REST API.
 
 Documented on https://www.plivo.com/docs (voice/api, voice/concepts/account-limits, messaging/api).
-Not simulated: calls to several numbers at once, requests with `callback_url`, asynchronous machine detection.
+Not simulated: calls to several numbers at once, requests with `callback_url`.
 """
 
 import base64
@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from simulator.audio import AudioFiles
 from simulator.call import Stage
 from simulator.callbacks import unsigned
 from simulator.callees import ApiTrouble
@@ -30,7 +31,7 @@ from simulator.phone import PhoneExchange
 from simulator.plivo_call import PlivoCall, SigningTokens, callback_sender, v2_signer
 from simulator.plivo_messages import Message, MessageDesk
 from simulator.rest import NotAnObject, json_object, wait_for_disconnect
-from simulator.xml_call import Url, XmlCallRequest
+from simulator.xml_call import DETECTION_SECONDS, Url, XmlCallRequest
 
 DEFAULT_RING_TIMEOUT_SECONDS = 120
 DEFAULT_TIME_LIMIT_SECONDS = 14_400
@@ -38,7 +39,7 @@ MAX_PAGE = 20
 MAX_TEXT = 1600
 
 _NUMBER = re.compile(r"\+?[1-9][0-9]{6,14}")
-_CALLBACK_NAMES = ("answer", "fallback", "ring", "hangup")
+_CALLBACK_NAMES = ("answer", "fallback", "ring", "hangup", "machine_detection")
 _WHOLE_NUMBERS = {
     "ring_timeout": (0, 3600),
     "hangup_on_ring": (1, 3600),
@@ -121,6 +122,7 @@ class PlivoCarrier(Carrier[PlivoCall]):
         self.account = account
         self.fails_after_accepting = False
         self._http = http
+        self.audio = AudioFiles(http)
         tokens = account.signing_tokens
         self.callbacks = callback_sender(http, clock, tokens if is_signing else None)
         self.desk = MessageDesk(http, clock, v2_signer(tokens) if is_signing else unsigned, phones)
@@ -328,6 +330,8 @@ def _read_call_request(body: Mapping[str, Any]) -> XmlCallRequest:
         ring_timeout=min(limits, default=DEFAULT_RING_TIMEOUT_SECONDS),
         time_limit=int(body.get("time_limit", DEFAULT_TIME_LIMIT_SECONDS)),
         hang_up_on_machine=body.get("machine_detection") == "hangup",
+        machine=_url_of(body, "machine_detection") if body.get("machine_detection") == "true" else None,
+        detection_seconds=int(body.get("machine_detection_time", 1000 * DETECTION_SECONDS)) / 1000,
     )
 
 

@@ -155,8 +155,8 @@ class PlivoCall(XmlCall):
 
     causes: ClassVar[Mapping[str, Cause]] = CAUSES
     key_timeouts: ClassVar[Mapping[str, KeyTimeout]] = {
-        "GetInput": KeyTimeout("executionTimeout", 15),
-        "GetDigits": KeyTimeout("timeout", 5),
+        "GetInput": KeyTimeout("executionTimeout", 15, most_keys=32),
+        "GetDigits": KeyTimeout("timeout", 5, "digitTimeout", most_keys=99),  # documented: 2 s between keys
     }
 
     queue_seconds: float = 0.0
@@ -171,11 +171,11 @@ class PlivoCall(XmlCall):
             fields["stir_verification"] = "Not Applicable"
         return fields
 
-    def key_fields(self, element: Element, key: str) -> dict[str, str]:
+    def key_fields(self, element: Element, keys: str) -> dict[str, str]:
         """Documented: GetDigits tells the digits only. Inferred: `Event`, which no page names here."""
         if element.name == "GetDigits":
-            return {**self.fields("Redirect", "in-progress"), "Digits": key}
-        return {**super().key_fields(element, key), "Event": "Redirect"}
+            return {**self.fields("Redirect", "in-progress"), "Digits": keys}
+        return {**super().key_fields(element, keys), "Event": "Redirect"}
 
     def hangup_fields(self, cause: Cause) -> dict[str, str]:
         """Seen in third-party code: the parent account. Documented on an older page: `machine`."""

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from simulator.audio import AudioFiles
 from simulator.call import Stage
 from simulator.callbacks import CallbackSender
 from simulator.callees import ApiTrouble
@@ -21,12 +22,12 @@ from simulator.network import Carrier, LimitReached
 from simulator.phone import PhoneExchange
 from simulator.rest import NotAnObject, json_object, wait_for_disconnect
 from simulator.vobiz_call import VobizCall
-from simulator.xml_call import Url, XmlCallRequest
+from simulator.xml_call import DETECTION_SECONDS, Url, XmlCallRequest
 
 DEFAULT_RING_TIMEOUT_SECONDS = 120
 DEFAULT_TIME_LIMIT_SECONDS = 14_400
 _NUMBER = re.compile(r"\+?[1-9][0-9]{6,14}")
-_CALLBACK_NAMES = ("answer", "fallback", "ring", "hangup")
+_CALLBACK_NAMES = ("answer", "fallback", "ring", "hangup", "machine_detection")
 _WHOLE_NUMBERS = {
     "ring_timeout": (1, 3600),
     "hangup_on_ring": (1, 3600),
@@ -38,8 +39,7 @@ _WHOLE_NUMBERS = {
     "machine_detection_initial_greeting": (1000, 5000),
 }
 _OTHER_PARAMETERS = frozenset(
-    {"from", "to", "machine_detection", "machine_detection_url", "machine_detection_method", "caller_name"}
-    | {"send_digits", "send_on_preanswer", "sip_headers"}
+    {"from", "to", "machine_detection", "caller_name", "send_digits", "send_on_preanswer", "sip_headers"}
 )
 _KNOWN_PARAMETERS = (
     _OTHER_PARAMETERS
@@ -101,6 +101,7 @@ class VobizCarrier(Carrier[VobizCall]):
         super().__init__(clock, phones, is_first=is_first)
         self.account = account
         self.callbacks = callbacks
+        self.audio = AudioFiles(callbacks.http)
         self.no_input_posts = no_input_posts
 
     def place(self, order: XmlCallRequest) -> None:
@@ -263,6 +264,8 @@ def _read_call_request(body: dict[str, Any]) -> XmlCallRequest:
         ring_timeout=min(limits, default=DEFAULT_RING_TIMEOUT_SECONDS),
         time_limit=int(body.get("time_limit", DEFAULT_TIME_LIMIT_SECONDS)),
         hang_up_on_machine=body.get("machine_detection") == "hangup",
+        machine=_url_of(body, "machine_detection") if body.get("machine_detection") == "true" else None,
+        detection_seconds=int(body.get("machine_detection_time", 1000 * DETECTION_SECONDS)) / 1000,
     )
 
 

@@ -72,7 +72,7 @@ def read(body: bytes) -> Document:
 @dataclass(eq=False)
 class VobizCall(XmlCall):
     causes: ClassVar[Mapping[str, Cause]] = CAUSES
-    key_timeouts: ClassVar[Mapping[str, KeyTimeout]] = {"Gather": KeyTimeout("executionTimeout", 15)}
+    key_timeouts: ClassVar[Mapping[str, KeyTimeout]] = {"Gather": KeyTimeout("executionTimeout", 15, most_keys=32)}
 
     def fields(self, event: str, call_status: str) -> dict[str, str]:
         fields = {**super().fields(event, call_status), "ParentAuthID": self.account_id}

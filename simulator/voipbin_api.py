@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from simulator.audio import AudioFiles
 from simulator.callees import SCRIPTED_CALLEES, ApiTrouble, Reaction
 from simulator.clock import SimulatorClock
 from simulator.network import Carrier, LimitReached
@@ -126,6 +127,7 @@ class VoipbinCarrier(Carrier[VoipbinCall]):
         super().__init__(clock, phones, is_first=is_first)
         self.account = account
         self.events = events
+        self.audio = AudioFiles(events.http)
         self.messages: dict[str, dict[str, Any]] = {}
         self.sending: set[asyncio.Task[None]] = set()
 

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import httpx
 
 from simulator.call import MACHINE_DETECTION_SECONDS, CallEnded, CallRequest, Ending, SimulatedCall, speech
-from simulator.lines import Sound
+from simulator.lines import KeyWait, Sound
 from simulator.voipbin_events import EventSender
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ NIL_ID = "00000000-0000-0000-0000-000000000000"
 RING_TIMEOUT_SECONDS = 60.0
 TIME_LIMIT_SECONDS = 3600.0
 MAX_ACTIONS = 1000
+MAX_DIGITS = 100  # where an action names no number of them
 DIGITS = "voipbin.call.digits"
 ACTION_TYPES = frozenset(
     {
@@ -198,6 +199,8 @@ class VoipbinCall(SimulatedCall):
         match kind:
             case "talk":
                 await self._talk(option)
+            case "play":
+                await self._play(option)
             case "sleep":
                 await self.listen(Sound(_seconds(option)))
             case "digits_receive":
@@ -238,13 +241,21 @@ class VoipbinCall(SimulatedCall):
         for sound in sounds:
             await self.listen(sound)
 
+    async def _play(self, option: Mapping[str, Any]) -> None:
+        for url in option.get("stream_urls") or []:
+            sound = await self.recording(str(url))
+            if sound is not None:
+                await self.listen(sound)
+
     async def _receive_digits(self, option: Mapping[str, Any]) -> None:
-        """Keys that were pressed before count."""
-        length = int(option.get("length") or 0)
+        """Keys that were pressed before count. There is one time for all of them; a key that ends it is kept."""
+        length, end_keys = int(option.get("length") or 0), str(option.get("key") or "")
         known = self.variables.get(DIGITS, "")
-        if (length and len(known) >= length) or set(known) & set(str(option.get("key") or "")):
+        if (length and len(known) >= length) or set(known) & set(end_keys):
             return
-        self.variables[DIGITS] = known + await self.wait_for_key((), _seconds(option))
+        most = length - len(known) if length else MAX_DIGITS
+        wait = KeyWait(_seconds(option), most, end_keys=end_keys)
+        self.variables[DIGITS] = known + await self.wait_for_keys((), wait)
 
     async def _detect(self, option: Mapping[str, Any]) -> None:
         if not option.get("async"):

@@ -6,19 +6,21 @@ its callbacks, further elements.
 
 import math
 from abc import ABC
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import ClassVar, NamedTuple
 
 from simulator.answer_xml import BadXml, Document, Element
+from simulator.audio import AUDIO_SECONDS as AUDIO_SECONDS
 from simulator.call import CallEnded, CallRequest, SimulatedCall, speech
 from simulator.callbacks import CallbackSender, Unreachable
 from simulator.hangup_causes import Cause
-from simulator.lines import Sound
+from simulator.lines import KEYS, KeyWait, Sound
 
-AUDIO_SECONDS = 3.0  # length of any played file: the simulator does not fetch audio
-KEYS = "1234567890*#"
+DETECTION_SECONDS = 5.0  # documented: what holds where no time for machine detection is named
+AUTO_SECONDS = 2.0  # between keys, *inferred*: no page says how long "auto" is
 MAX_DOCUMENTS = 50  # a customer who redirects for ever must not keep a call for ever
 
 
@@ -30,19 +32,26 @@ class Url:
 
 @dataclass(frozen=True, slots=True)
 class XmlCallRequest(CallRequest):
-    """A request to call that names the URLs to ask and to tell."""
+    """A request to call that names the URLs to ask and to tell; `machine` is told whether a machine answered."""
 
     answer: Url
     fallback: Url | None
     ring: Url | None
     hangup: Url | None
+    machine: Url | None = None
+    detection_seconds: float = DETECTION_SECONDS
 
 
 class KeyTimeout(NamedTuple):
-    """How long an element waits for a key: the attribute that says it, and what holds without it."""
+    """How long an element waits for a key: the attribute that says it, and what holds without it.
+
+    The same for the next keys, and how many it takes where `numDigits` does not say so.
+    """
 
     attribute: str
     default_seconds: float
+    between_attribute: str = "digitEndTimeout"
+    most_keys: int = 1
 
 
 @dataclass(eq=False)
@@ -57,6 +66,8 @@ class XmlCall(SimulatedCall, ABC):
     callbacks: CallbackSender
     account_id: str
     no_input_posts: bool = False
+
+    has_told_verdict: bool = field(default=False, init=False)
 
     @property
     def cause(self) -> Cause | None:
@@ -77,6 +88,32 @@ class XmlCall(SimulatedCall, ABC):
     async def report_end(self) -> None:
         if self.request.hangup and not self.customs.loses_hangup_callback:
             await self._notify(self.request.hangup, self.hangup_fields(self.causes[self.ending]))
+
+    # Machines
+
+    async def listen(self, sound: Sound) -> None:
+        await super().listen(sound)
+        await self._tell_verdict()
+
+    async def wait_for_keys(self, prompt: tuple[Sound, ...], wait: KeyWait) -> str:
+        keys = await super().wait_for_keys(prompt, wait)
+        await self._tell_verdict()
+        return keys
+
+    async def _tell_verdict(self) -> None:
+        """Asynchronous detection: once its time is over, and before anything else is asked."""
+        url = self.request.machine
+        if url is None or self.has_told_verdict or self.talk_seconds < self.request.detection_seconds:
+            return
+        self.has_told_verdict = True
+        await self._notify(url, self.machine_fields())
+
+    def machine_fields(self) -> dict[str, str]:
+        """What the URL for machine detection is told."""
+        fields = self.fields("MachineDetection", "in-progress")
+        for name in ("SessionStart", "STIRAttestation"):
+            del fields[name]
+        return {**fields, "Machine": str(self.line.is_machine).lower(), "IfMachine": "continue"}
 
     # Documents
 
@@ -132,8 +169,8 @@ class XmlCall(SimulatedCall, ABC):
             return await self._gather(element)
         match element.name:
             case "Speak" | "Play" | "Wait":
-                for _ in range(_repeats(element)):
-                    await self.listen(sound_of(element))
+                for sound in await self._sounds_of(element):
+                    await self.listen(sound)
             case "Redirect":
                 url = Url(element.text, element.attributes.get("method", "POST"))
                 return await self._fetch(url, self.fields("Redirect", "in-progress"), "redirect")
@@ -142,31 +179,47 @@ class XmlCall(SimulatedCall, ABC):
         return None
 
     async def _gather(self, element: Element) -> Document | None:
-        key = await self._ask_for_key(element)
-        if not key and not self.no_input_posts:
+        keys = await self._ask_for_keys(element)
+        if not keys and not self.no_input_posts:
             return None
         attributes = element.attributes
         action = Url(attributes["action"], attributes.get("method", "POST"))
-        document = await self._fetch(action, self.key_fields(element, key), "action")
+        document = await self._fetch(action, self.key_fields(element, keys), "action")
         return document if attributes.get("redirect", "true") == "true" else None
 
-    async def _ask_for_key(self, element: Element) -> str:
-        """The key, or "" when there was none.
+    async def _ask_for_keys(self, element: Element) -> str:
+        """The keys without the one that finishes them, or "" when there were none.
 
         Plivo's elements may ask several times, and for certain keys only. *Inferred*: `retries` counts the first
         time, and a key that is not asked for uses one up.
         """
         attributes = element.attributes
-        timeout = self.key_timeouts[element.name]
-        seconds = float(attributes.get(timeout.attribute, timeout.default_seconds))
-        prompt = tuple(sound_of(child) for child in element.children for _ in range(_repeats(child)))
+        wait = self._key_wait(element)
+        prompt = tuple([sound for child in element.children for sound in await self._sounds_of(child)])
         for _ in range(int(attributes.get("retries", "1"))):
-            key = await self.wait_for_key(prompt, seconds)
-            if key and key in attributes.get("validDigits", KEYS):
-                return key
-            if key and "invalidDigitsSound" in attributes:
-                await self.listen(Sound(AUDIO_SECONDS, url=attributes["invalidDigitsSound"]))
+            keys = (await self.wait_for_keys(prompt, wait)).removesuffix(wait.end_keys)
+            if keys and set(keys) <= set(attributes.get("validDigits", KEYS)):
+                return keys
+            if keys and "invalidDigitsSound" in attributes:
+                refusal = await self.recording(attributes["invalidDigitsSound"])
+                await self.listen(refusal or Sound(0))
         return ""
+
+    async def _sounds_of(self, element: Element) -> Iterable[Sound]:
+        """What is heard of Speak, Play or Wait, as often as it is to be repeated."""
+        sound = await self.recording(element.text) if element.name == "Play" else _sound_of(element)
+        return repeat(sound, _repeats(element)) if sound else ()
+
+    def _key_wait(self, element: Element) -> KeyWait:
+        attributes, timeout = element.attributes, self.key_timeouts[element.name]
+        between = attributes.get(timeout.between_attribute, "auto")
+        finish_key = attributes.get("finishOnKey", "#")
+        return KeyWait(
+            first_seconds=float(attributes.get(timeout.attribute, timeout.default_seconds)),
+            most=int(attributes.get("numDigits", timeout.most_keys)),
+            between_seconds=AUTO_SECONDS if between == "auto" else float(between),
+            end_keys="" if finish_key == "none" else finish_key,
+        )
 
     # Fields of callbacks
 
@@ -189,12 +242,12 @@ class XmlCall(SimulatedCall, ABC):
             fields["ALegUUID"] = self.request.call_id
         return fields
 
-    def key_fields(self, element: Element, key: str) -> dict[str, str]:
+    def key_fields(self, element: Element, keys: str) -> dict[str, str]:
         """What the action URL of an element is told."""
         return {
             **self.fields("", "in-progress"),
             "InputType": "dtmf",
-            "Digits": key,
+            "Digits": keys,
             "Speech": "",
             "SpeechConfidenceScore": "0.0",
             "BilledAmount": "0.00000",
@@ -220,12 +273,10 @@ class XmlCall(SimulatedCall, ABC):
         }
 
 
-def sound_of(element: Element) -> Sound:
-    """What is heard of Speak, Play or Wait."""
+def _sound_of(element: Element) -> Sound:
+    """What is heard of Speak or Wait."""
     if element.name == "Wait":
         return Sound(float(element.attributes.get("length", "1")))
-    if element.name == "Play":
-        return Sound(AUDIO_SECONDS, url=element.text)
     return speech(element.text, element.attributes.get("language", "en-US"))
 
 

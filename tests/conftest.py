@@ -24,6 +24,7 @@ from http_client import open_http_client
 from log_format import JsonFormatter
 from server import Server, create_app
 from settings import Settings, load_settings
+from tests.hearing import TEXTS, heard
 
 VOBIZ_TOKEN = "vobiz-token-CANARY-0123456789"
 OTP_SECRET = "otp-secret-CANARY-0123456789abcdef0123456789abcdef"
@@ -308,9 +309,9 @@ def keep_secrets_of_calls(app: FastAPI) -> None:
             keep_secret(call.request.to)
             for token in _CALL_TOKEN.findall(str(dataclasses.asdict(call.request))):
                 keep_secret(token)
-            spelled = "".join(text for text in call.spoken if len(text) == 1)
-            if len(spelled) >= 12 and spelled[:6].isdigit():  # a code that was drawn, and read twice
-                keep_secret(spelled[:6])
+            for spelled in (heard(call.spoken, language) for language in TEXTS):
+                if len(spelled) >= 12 and spelled[:6].isdigit():  # a code that was drawn, and read twice
+                    keep_secret(spelled[:6])
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""What every store must do. A store's test module subclasses `StoreCases` and says how to make one."""
+"""What every store must do with codes, calls and messages.
+
+A store's test module says how to make one, in a class of these cases and of those in `mode_cases.py`.
+"""
 
 import asyncio
 import contextlib
@@ -7,12 +10,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from call_script import Manner
 from number_failures import NumberLocked
 from otp_store import CallStillLive, NewCode, OtherCall, OtpStore, Outcome, StoreFull
 from sealing import Sealer
 from sms_provider import MessageReport, MessageState
 from tests.conftest import FakeTime
-from verification import Call, Message, NewCall, NewMessage, Status, Verification
+from verification import Call, Message, Mode, NewCall, NewMessage, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 CLIENT = "shop"
@@ -23,8 +27,7 @@ SEALER = Sealer(["a secret that is only used in tests"])
 NEW_CALL = NewCall(
     provider="vobiz",
     from_number="+12025550100",
-    language="en-US",
-    max_replays=3,
+    manner=Manner("en-US"),
     ring_timeout_seconds=30,
     time_limit_seconds=150,
     first_reading_seconds=20,
@@ -35,8 +38,8 @@ OTHER_CARRIERS_CALL = replace(NEW_CALL, provider="plivo", from_number="+12025550
 NEW_MESSAGE = NewMessage(provider="plivo", from_number="+12025550101", language="en")
 
 
-def new_code(code: str = CODE, *, own: bool = False, ttl: int = 300) -> NewCode:
-    return NewCode(code, own, ttl)
+def new_code(code: str = CODE, *, own: bool = False, ttl: int = 300, mode: Mode = Mode.SPEAK) -> NewCode:
+    return NewCode(code, own, ttl, mode=mode)
 
 
 def call_of(record: Verification) -> Call:
@@ -53,7 +56,7 @@ def events_of(record: Verification) -> list[str]:
     return [event for _, event in record.timeline()]
 
 
-class StoreCases:
+class StoreUnderTest:
     def make_store(self, time: FakeTime, **options: Any) -> OtpStore:
         raise NotImplementedError
 
@@ -61,8 +64,10 @@ class StoreCases:
     def store(self, fake_time: FakeTime) -> OtpStore:
         return self.make_store(fake_time)
 
-    async def begin(self, store: OtpStore, phone: str = PHONE, **code: Any) -> Verification:
-        return (await store.begin(CLIENT, phone, new_code(**code), NEW_CALL)).record
+    async def begin(
+        self, store: OtpStore, phone: str = PHONE, new_call: NewCall = NEW_CALL, **code: Any
+    ) -> Verification:
+        return (await store.begin(CLIENT, phone, new_code(**code), new_call)).record
 
     async def end_call(self, store: OtpStore, record: Verification) -> None:
         await store.fail_call(record.id, self.number(record), EndReason.NO_ANSWER, "")
@@ -76,6 +81,8 @@ class StoreCases:
         assert record.call is not None
         return record.call.number
 
+
+class StoreCases(StoreUnderTest):
     # Codes and attempts
 
     async def test_the_right_code_is_accepted_once(self, store: OtpStore) -> None:

@@ -14,11 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
 from number_failures import NumberLocked
-from otp_store import CallStillLive, Checked, NewCode, OtherCall, OtpStore, Outcome, StoreRules
+from otp_store import CallStillLive, Checked, NewCode, OtherCall, OtherMode, OtpStore, Outcome, StoreRules
 from sms_provider import MESSAGE_ENDS, MessageReport, MessageState
 from tests.conftest import FakeTime
+from tests.mode_cases import LOCKED_CALL
 from tests.store_cases import NEW_CALL, NEW_MESSAGE, OTHER_CARRIERS_CALL, QUEUED_CALL, call_of
-from verification import FINAL, NEWS_GRACE_SECONDS, Call, Message, NewCall, Status, Verification
+from verification import FINAL, NEWS_GRACE_SECONDS, Call, Message, Mode, NewCall, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 T = TypeVar("T")
@@ -34,14 +35,17 @@ LONGEST_LIFE = 600
 
 CALLS = (NEW_CALL, OTHER_CARRIERS_CALL)
 MESSAGE_IDS = ("", "message-1", "message-2")
+TYPED = ("right", "WRONG", "")
 
 clients = st.sampled_from(CLIENTS)
-new_calls = st.sampled_from([*CALLS, QUEUED_CALL])
+new_calls = st.sampled_from([*CALLS, QUEUED_CALL, LOCKED_CALL])
+modes = st.sampled_from([Mode.SPEAK, Mode.SPEAK, *Mode])
 phones = st.sampled_from(PHONES)
 lives = st.sampled_from([30, 300, LONGEST_LIFE])
 waits = st.sampled_from([0.5, 10, 29.5, 30, 31, 60, 120, 300, 599.5, 600, 3600, DAY])
 jumps = st.sampled_from([-DAY, -3600, -300, -1, 1, 300, 599, 600, 3600, DAY])
 readings = st.integers(1, 5)
+attempts = st.one_of(st.none(), st.integers(0, 3))  # mostly the one that is waited for
 picks = st.one_of(st.just(0), st.integers(0, 20))  # mostly the newest
 calls_ago = st.one_of(st.just(0), st.integers(0, 2))
 
@@ -56,20 +60,28 @@ class Issued:
     ttl: int
     created: float
     created_wall: float
+    mode: Mode
     seen: Verification
     evaluated: int = 0
     successes: int = 0
     ended_at: float | None = None
+    # By call number.
     fetches: dict[int, int] = field(default_factory=dict)
-    """By call number."""
+    tries: dict[int, int] = field(default_factory=dict)
+    opened: set[int] = field(default_factory=set)
+    machines: set[int] = field(default_factory=set)
+
+    def may_be_told(self, call: Call) -> bool:
+        is_open = not call.manner.keys_first or call.number in self.opened
+        return self.mode is not Mode.KEYPAD and is_open and call.number not in self.machines
 
     def is_old(self, time: FakeTime) -> bool:
         return max(time.seconds - self.created, time.wall_seconds - self.created_wall) >= self.ttl
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Send, resend, text, fail over, redial, verify, report, wait, jump, restart, in any order, over two clients
-    and two numbers."""
+    """Send, resend, text, fail over, redial, verify, type, acknowledge, report, wait, jump, restart, in any order,
+    over two clients and two numbers."""
 
     forgets_on_restart: ClassVar[bool] = True
 
@@ -112,17 +124,24 @@ class StoreMachine(RuleBasedStateMachine):
         is_own=st.booleans(),
         after_hangup=st.booleans(),
         new_call=new_calls,
+        mode=modes,
     )
-    def send(self, client: str, phone: str, ttl: int, is_own: bool, after_hangup: bool, new_call: NewCall) -> None:
+    def send(
+        self, client: str, phone: str, ttl: int, is_own: bool, after_hangup: bool, new_call: NewCall, mode: Mode
+    ) -> None:
         if after_hangup:
             self.hang_up(phone)
         self.codes_drawn += 1
         code = f"CODE{self.codes_drawn:04d}"
         live = [one for one in self.issued.values() if one.phone == phone and one.seen.live_call]
+        must_be_refused = mode is not Mode.ALERT and self.runs_in_other_mode(client, phone, mode)
         try:
-            begun = self.run(self.store.begin(client, phone, NewCode(code, is_own, ttl), new_call))
+            begun = self.run(self.store.begin(client, phone, NewCode(code, is_own, ttl, mode=mode), new_call))
         except NumberLocked:
             assert self.is_waiting(phone)
+            return
+        except OtherMode:
+            assert must_be_refused, "refused for the mode of a code that does not run"
             return
         except CallStillLive:
             assert live, "refused for a live call where there is none"
@@ -131,8 +150,10 @@ class StoreMachine(RuleBasedStateMachine):
         if begun.is_duplicate:
             assert [one.seen.id for one in live] == [begun.record.id]
             assert live[0].client == client, "a client was given another one's call"
+            assert live[0].mode is mode, "a call stands for one of another mode"
             return
         assert not live, "two live calls to one number"
+        assert not must_be_refused, "a code is both told and asked for"
         self.on_sent(begun.record, code, is_own, ttl)
 
     @rule(client=clients, phone=phones, ttl=lives, is_own=st.booleans())
@@ -142,6 +163,7 @@ class StoreMachine(RuleBasedStateMachine):
         one = self.issued.get(self.newest.get((client, phone), ""))
         is_read_out = one is not None and one.ended_at is None and one.seen.live_call is not None
         must_be_refused = is_own and is_read_out
+        is_asked_for = self.runs_in_other_mode(client, phone, Mode.SPEAK)
         try:
             texted = self.store.begin_message(client, phone, NewCode(code, is_own, ttl), NEW_MESSAGE)
             record, told = self.run(texted)
@@ -151,10 +173,18 @@ class StoreMachine(RuleBasedStateMachine):
         except CallStillLive:
             assert must_be_refused, "refused although no call reads another code"
             return
+        except OtherMode:
+            assert is_asked_for
+            return
+        assert not is_asked_for, "a code that is asked for was texted"
         assert not must_be_refused, "a call reads a code that is dead"
         assert not self.is_waiting(phone), "texted while wrong codes are waited out"
         self.on_sent(record, code, is_own, ttl)
         assert told == self.issued[record.id].code, "a dead code was texted"
+
+    def runs_in_other_mode(self, client: str, phone: str, mode: Mode) -> bool:
+        one = self.issued.get(self.newest.get((client, phone), ""))
+        return one is not None and one.ended_at is None and one.mode is not mode
 
     def hang_up(self, phone: str) -> None:
         for verification_id, one in self.issued.items():
@@ -168,10 +198,11 @@ class StoreMachine(RuleBasedStateMachine):
         if before is None:
             client, phone = record.client, record.phone
             self.issued[record.id] = Issued(
-                client, phone, code, ttl, self.time.seconds, self.time.wall_seconds, record
+                client, phone, code, ttl, self.time.seconds, self.time.wall_seconds, record.mode, record
             )
-            self.newest[client, phone] = record.id
-        elif is_own:
+            if record.mode is not Mode.ALERT:
+                self.newest[client, phone] = record.id
+        elif is_own or record.mode is Mode.KEYPAD:  # whose newest answer shows the code
             self.dead_codes.append(before.code)
             before.code = code
 
@@ -214,6 +245,11 @@ class StoreMachine(RuleBasedStateMachine):
         is_live = one is not None and one.ended_at is None
         try:
             checked = self.run(self.store.check(client, key, code))
+        except OtherMode:
+            assert one is not None
+            assert is_live
+            assert one.mode is Mode.KEYPAD
+            return
         except NumberLocked:
             assert one is not None
             assert is_live
@@ -222,6 +258,10 @@ class StoreMachine(RuleBasedStateMachine):
         if one is None or not is_live:
             is_locked = one is not None and one.seen.status is Status.LOCKED
             assert checked.outcome is (Outcome.TOO_MANY_ATTEMPTS if is_locked else Outcome.NOT_FOUND)
+            return
+        assert one.mode is not Mode.KEYPAD, "a code that is shown was taken from whom it is shown to"
+        if one.mode is Mode.ALERT:
+            assert checked.outcome is Outcome.NOT_FOUND
             return
         assert not self.is_waiting(one.phone), "evaluated while wrong codes are waited out"
         self.on_evaluated(one, code, checked)
@@ -252,6 +292,105 @@ class StoreMachine(RuleBasedStateMachine):
         is_own = target is not None and target.client == client and target.ended_at is None
         cancelled = self.run(self.store.cancel(client, key))
         assert (cancelled is not None) == is_own
+
+    # What a callee does; with calls of their own, as few of the others are such calls
+
+    @rule(client=clients, phone=phones, typed=st.lists(st.tuples(attempts, st.sampled_from(TYPED)), max_size=4))
+    def call_that_asks(self, client: str, phone: str, typed: list[tuple[int | None, str]]) -> None:
+        place = self.place_of_call(client, phone, NEW_CALL, Mode.KEYPAD)
+        for attempt, text in typed:
+            self.type_code(place, 0, attempt, text)
+            self.look_at_every_verification()
+            self.fetch_code(place, 1, 0)
+
+    @rule(client=clients, phone=phones, pressed=st.lists(st.tuples(attempts, st.booleans()), max_size=3))
+    def call_with_keys_first(self, client: str, phone: str, pressed: list[tuple[int | None, bool]]) -> None:
+        place = self.place_of_call(client, phone, LOCKED_CALL, Mode.SPEAK)
+        for attempt, is_right in pressed:
+            self.press_keys(place, 0, attempt, is_right)
+            self.look_at_every_verification()
+            self.fetch_code(place, 1, 0)
+
+    @rule(client=clients, phone=phones, is_read=st.booleans())
+    def alert(self, client: str, phone: str, is_read: bool) -> None:
+        place = self.place_of_call(client, phone, NEW_CALL, Mode.ALERT)
+        if is_read:
+            self.fetch_code(place, 1, 0)
+            self.read_to_its_end(place, 1, False, False)
+
+    def place_of_call(self, client: str, phone: str, new_call: NewCall, mode: Mode) -> int:
+        """Send, and the number by which `pick` finds what is called then."""
+        self.look_at_every_verification()
+        self.send(client, phone, 300, False, True, new_call, mode)
+        self.look_at_every_verification()
+        live = [place for place, one in enumerate(reversed(self.issued.values())) if one.seen.live_call]
+        return live[0] if live else 0
+
+    @rule(number=picks, call_number=calls_ago, attempt=attempts, typed=st.sampled_from(TYPED))
+    def type_code(self, number: int, call_number: int, attempt: int | None, typed: str) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        asked = self.call_number(one, call_number)
+        code = one.code if typed == "right" else typed
+        tries = one.tries.get(asked, 0)
+        attempt = tries if attempt is None else attempt
+        is_waited_for = one.mode is Mode.KEYPAD and self.is_live_call(one, asked) and attempt == tries
+        try:
+            checked = self.run(self.store.check_typed(verification_id, asked, attempt, code))
+        except NumberLocked:
+            assert code
+            assert is_waited_for
+            assert self.is_waiting(one.phone)
+            return
+        if not is_waited_for:
+            assert checked.outcome is Outcome.NOT_FOUND
+            return
+        one.tries[asked] = tries + 1
+        if not code:
+            assert checked.outcome is Outcome.INCORRECT
+            return
+        assert not self.is_waiting(one.phone), "evaluated while wrong codes are waited out"
+        self.on_evaluated(one, code, checked)
+
+    @rule(number=picks, call_number=calls_ago, attempt=attempts, is_right=st.booleans())
+    def press_keys(self, number: int, call_number: int, attempt: int | None, is_right: bool) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        asked = self.call_number(one, call_number)
+        tries = one.tries.get(asked, 0)
+        attempt = tries if attempt is None else attempt
+        call = one.seen.live_call
+        is_locked = call is not None and call.number == asked and call.manner.keys_first > 0
+        self.run(self.store.take_keys(verification_id, asked, attempt, is_right=is_right))
+        if is_locked and asked not in one.opened and attempt == tries:
+            one.tries[asked] = tries + 1
+            if is_right:
+                one.opened.add(asked)
+
+    @rule(number=picks, call_number=calls_ago)
+    def acknowledge(self, number: int, call_number: int) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        asked = self.call_number(one, call_number)
+        may_be = one.mode is Mode.ALERT and self.is_live_call(one, asked)
+        was = one.seen.is_acknowledged
+        self.run(self.store.acknowledge(verification_id, asked))
+        now = self.run(self.store.find_by_id(verification_id))
+        if now is not None:
+            assert now.is_acknowledged == (was or may_be)
+            assert now.is_final == (one.ended_at is not None or may_be)
+
+    @staticmethod
+    def is_live_call(one: Issued, number: int) -> bool:
+        """Whether this is the live call of a verification that can still be right."""
+        call = one.seen.live_call
+        return one.ended_at is None and call is not None and call.number == number
 
     # What becomes of a call before its carrier has it
 
@@ -307,8 +446,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         verification_id, one = picked
         asked = self.call_number(one, call_number)
-        call = one.seen.live_call
-        may_be_told = one.ended_at is None and call is not None and call.number == asked
+        may_be_told = self.is_live_call(one, asked)
         told = self.run(self.store.read_whole_code(verification_id, asked))
         assert told == (one.code if may_be_told else None)
 
@@ -321,6 +459,19 @@ class StoreMachine(RuleBasedStateMachine):
             reported = self.call_number(picked[1], call_number)
             event = CallEvent(f"call-{picked[0]}-{reported}", state, talk_seconds=10)
             self.run(self.store.record_call_event(picked[0], reported, event))
+
+    @rule(number=picks, call_number=calls_ago)
+    def machine_answers(self, number: int, call_number: int) -> None:
+        picked = self.pick(number)
+        if picked is None:
+            return
+        verification_id, one = picked
+        asked = self.call_number(one, call_number)
+        call = one.seen.live_call
+        event = CallEvent(f"call-{verification_id}-{asked}", CallState.ANSWERED, is_machine=True)
+        self.run(self.store.record_call_event(verification_id, asked, event))
+        if call is not None and call.number == asked:
+            one.machines.add(asked)
 
     @rule(number=picks)
     def report_of_another_call(self, number: int) -> None:
@@ -348,25 +499,27 @@ class StoreMachine(RuleBasedStateMachine):
             return
         verification_id, one = picked
         asked = self.call_number(one, call_number)
-        may_be_spoken = (
-            one.ended_at is None and one.seen.live_call is not None and one.seen.live_call.number == asked
-        )
+        call = one.seen.live_call
+        may_be_spoken = self.is_live_call(one, asked) and call is not None and one.may_be_told(call)
         spoken = self.run(self.store.read_code(verification_id, asked, reading))
         if spoken is None:
             is_first = reading == 1 and asked not in one.fetches
             assert not (may_be_spoken and is_first), "the code of a live call was not spoken"
             return
-        assert may_be_spoken, "a code was spoken outside its live call, or after its end"
+        assert may_be_spoken, "a code was spoken outside its live call, after its end, or to a machine"
         assert spoken == one.code, "a dead code was spoken"
         one.fetches[asked] = one.fetches.get(asked, 0) + 1
-        assert one.fetches[asked] <= 3 * (1 + NEW_CALL.max_replays)
+        assert one.fetches[asked] <= 3 * (1 + NEW_CALL.manner.max_replays)
 
-    @rule(number=picks, reading=readings, wrong_key=st.booleans())
-    def read_to_its_end(self, number: int, reading: int, wrong_key: bool) -> None:
+    @rule(number=picks, reading=readings, wrong_key=st.booleans(), silence=st.booleans())
+    def read_to_its_end(self, number: int, reading: int, wrong_key: bool, silence: bool) -> None:
         picked = self.pick(number)
         if picked is not None:
             call_number = self.call_number(picked[1], 0)
-            self.run(self.store.record_reading_end(picked[0], call_number, reading, wrong_key=wrong_key))
+            end = self.store.record_reading_end(
+                picked[0], call_number, reading, wrong_key=wrong_key, silence=silence
+            )
+            self.run(end)
 
     @rule(
         number=picks,
@@ -510,6 +663,9 @@ def call_moved_forward(before: Call, now: Call | None) -> None:
     assert states.index(now.state) >= states.index(before.state)
     assert now.readings >= before.readings
     assert now.times_spoken >= before.times_spoken
+    assert now.key_tries >= before.key_tries
+    assert now.is_unlocked >= before.is_unlocked
+    assert now.is_machine >= before.is_machine
     assert before.is_live or now == replace(before, call_id=now.call_id)
 
 

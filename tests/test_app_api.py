@@ -10,12 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
-from app_api import CancelOtp, SendOtp, VerifyOtp
+from app_models import CancelOtp, SendAlert, SendOtp, VerifyOtp
 from lean_route import parse_json, read_body
 from otp_store import StoreUnavailable
 from problems import Problem
 from simulator.call import Stage
 from tests.conftest import VOBIZ_TOKEN, FakeTime, RunningService, keep_secret, run_service
+from tests.hearing import heard
 from vobiz_client import sign
 
 PHONE = "+14155550101"
@@ -68,7 +69,9 @@ async def test_a_status_is_found_by_number_and_by_id_and_tells_the_story(fake_ti
         assert by_number == {
             "verification_id": sent["verification_id"],
             "phone": PHONE,
+            "mode": "speak",
             "status": "delivered",
+            "acknowledged": None,
             "channel": "voice",
             "provider": "simulator",
             "attempts_left": 5,
@@ -80,6 +83,7 @@ async def test_a_status_is_found_by_number_and_by_id_and_tells_the_story(fake_ti
                 "hangup_cause": "NORMAL_CLEARING 4000",
                 "ring_seconds": 0,
                 "talk_seconds": 34,
+                "language": "en-US",
                 "times_spoken": 1,
             },
             "message": None,
@@ -117,9 +121,9 @@ async def test_a_resend_reads_the_same_code_in_a_second_call(service: RunningSer
     await service.calls_over()
     assert second["verification_id"] == first["verification_id"]
     assert second["call_uuid"] != first["call_uuid"]
-    spoken = [[text for text in call.spoken if len(text) == 1] for call in service.carrier.records.values()]
-    assert spoken[0] == spoken[1]
-    assert (await service.verify(PHONE, "".join(spoken[0][:6]))).json()["valid"] is True
+    codes = [heard(call.spoken)[:6] for call in service.carrier.records.values()]
+    assert codes[0] == codes[1]
+    assert (await service.verify(PHONE, codes[0])).json()["valid"] is True
 
 
 async def test_new_codes_on_resend_when_configured() -> None:
@@ -128,7 +132,7 @@ async def test_new_codes_on_resend_when_configured() -> None:
         for _ in range(2):
             call_uuid = (await service.send(PHONE, code_length=10)).json()["call_uuid"]
             await service.calls_over()
-            codes.append("".join(t for t in service.carrier.records[call_uuid].spoken if len(t) == 1)[:10])
+            codes.append(heard(service.carrier.records[call_uuid].spoken)[:10])
         assert codes[0] != codes[1]
         assert (await service.verify(PHONE, codes[0])).json()["reason"] == "incorrect"
         assert (await service.verify(PHONE, codes[1])).json()["valid"] is True
@@ -362,13 +366,34 @@ async def test_a_left_over_call_that_is_not_known_by_id_is_not_doubled() -> None
         assert len(carrier.answer_urls) == 1
 
 
-@pytest.mark.parametrize(("max_replays", "limit", "seconds"), [(0, 250, 46), (3, 250, 165), (3, 60, 60)])
-async def test_a_call_gets_the_time_that_its_replays_need_up_to_the_limit(
-    max_replays: int, limit: int, seconds: int
+@pytest.mark.parametrize(
+    ("wanted", "limit", "replays", "seconds"),
+    [
+        pytest.param(0, 250, 0, 42, id="none wanted"),
+        pytest.param(3, 250, 3, 193, id="room for all"),
+        pytest.param(3, 192, 2, 149, id="room for two"),
+        pytest.param(3, 100, 1, 95, id="room for one"),
+        pytest.param(3, 60, 0, 42, id="room for none"),
+    ],
+)
+async def test_a_call_has_as_many_replays_as_the_limit_has_room_for_and_the_time_for_them(
+    wanted: int, limit: int, replays: int, seconds: int
 ) -> None:
     async with run_service(call_time_limit_seconds=limit) as service:
-        sent = (await service.send(RINGING, max_replays=max_replays)).json()
-        assert abs(service.carrier.calls[sent["call_uuid"]].request.time_limit - seconds) <= 5
+        sent = (await service.send(RINGING, max_replays=wanted)).json()
+        assert service.carrier.calls[sent["call_uuid"]].request.time_limit == seconds
+        record = await service.app.state.service._store.find_by_id(sent["verification_id"])
+        assert record.call.manner.max_replays == replays
+
+
+async def test_a_replay_that_there_is_no_room_for_is_not_offered() -> None:
+    async with run_service(call_time_limit_seconds=60) as service:
+        sent = (await service.send("+14155550103", max_replays=3)).json()  # presses 1 three times
+        await service.calls_over()
+        call = service.carrier.records[sent["call_uuid"]]
+        assert len(heard(call.spoken)) == 2 * 6
+        assert not any("press" in text for text in call.spoken)
+        assert (await service.status("+14155550103"))["status"] == "delivered"
 
 
 async def test_another_code_of_the_backend_is_refused_while_one_is_read(service: RunningService) -> None:
@@ -384,11 +409,11 @@ async def test_redirects_are_not_built_from_the_host_header(service: RunningServ
     assert "location" not in answer.headers
 
 
-@pytest.mark.parametrize("model", [SendOtp, VerifyOtp, CancelOtp])
+@pytest.mark.parametrize("model", [SendOtp, SendAlert, VerifyOtp, CancelOtp])
 def test_every_field_has_words_for_its_refusal(model: Any) -> None:
     for name in model.model_fields:
         with pytest.raises(Problem) as refused:
-            parse_json(model, json.dumps({name: {"not": "a value"}}).encode())
+            parse_json(model, json.dumps({name: [{"not": "a value"}]}).encode())
         messages = {error.field: error.message for error in refused.value.errors}
         assert re.fullmatch(r"must be \S.*", messages[name])
         assert "None" not in messages[name]
@@ -418,7 +443,15 @@ BAD_SENDS: list[Any] = [
     pytest.param({"phone": PHONE, "language": "sw"}, "language", id="unknown language"),
     pytest.param({"phone": PHONE, "channel": "sms"}, "channel", id="no SMS yet"),
     pytest.param({"phone": PHONE, "channel": "fax"}, "channel", id="no such channel"),
-    pytest.param({"phone": PHONE, "mode": "keypad"}, "mode", id="no keypad mode yet"),
+    pytest.param({"phone": PHONE, "mode": "sing"}, "mode", id="unknown mode"),
+    pytest.param({"phone": PHONE, "mode": "alert"}, "mode", id="alert by another route"),
+    pytest.param({"phone": PHONE, "mode": "keypad", "code": "12345X"}, "code", id="letters to type on a phone"),
+    pytest.param({"phone": PHONE, "prompts": "Hello there"}, "prompts", id="free text as prompts"),
+    pytest.param({"phone": PHONE, "prompts": "acme"}, "prompts", id="unknown prompts"),
+    pytest.param({"phone": PHONE, "voice": "Polly Amy"}, "voice", id="no voice's name"),
+    pytest.param({"phone": PHONE, "voice": "Bob"}, "voice", id="unknown voice"),
+    pytest.param({"phone": PHONE, "auto_replay": 1}, "auto_replay", id="number for a boolean"),
+    pytest.param({"phone": PHONE, "require_keypress": "no"}, "require_keypress", id="word for a boolean"),
     pytest.param({"phone": PHONE, "code": "12 345"}, "code", id="space in the code"),
     pytest.param({"phone": PHONE, "code": "12345x"}, "code", id="lower case in the code"),
     pytest.param({"phone": PHONE, "code": "٠١٢٣٤٥"}, "code", id="Arabic digits in the code"),

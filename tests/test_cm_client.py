@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from call_script import WholeCall
+from call_script import Pacing, PlayAudio, Speak
 from cm_client import LANGUAGES, CmClient, CmConfig
 from tests.conftest import keep_secret
+from tests.whole_calls import whole_call
 from voice_provider import (
     AccountRefused,
     CallOrder,
@@ -33,17 +34,7 @@ CODE = keep_secret("482913")
 CALLEE = keep_secret("+14155550142")
 CALLER = keep_secret("+12025550100")
 CALL_ID = "4f6c1d7e-1111-4222-8333-944444444444"
-SCRIPT = WholeCall(
-    language="en-GB",
-    greeting="Hello. This is your verification code for Example.",
-    code_prompt="Your code is",
-    code=CODE,
-    again="Once more. Your code is",
-    replay_prompt="To hear the code again, press 1.",
-    goodbye="Goodbye.",
-    max_replays=2,
-    app_name="Example",
-)
+SCRIPT = whole_call(CODE, "en-GB", max_replays=2)
 ORDER = CallOrder(
     to=CALLEE,
     from_number=CALLER,
@@ -141,6 +132,20 @@ async def test_a_voice_is_chosen_by_the_settings() -> None:
     assert voice == {"language": "en-GB", "gender": "Male", "number": 3, "volume": -2, "premium": True}
 
 
+@pytest.mark.parametrize(
+    ("wanted", "configured", "gender"),
+    [
+        ("male", "female", "Male"),
+        ("female", "male", "Female"),
+        ("", "male", "Male"),
+        ("Polly.Amy", "male", "Male"),
+    ],
+)
+async def test_a_call_can_ask_for_a_womans_or_a_mans_voice(wanted: str, configured: str, gender: str) -> None:
+    order = replace(ORDER, script=whole_call(CODE, "en-GB", voice=wanted))
+    assert (await instruction_of(order, voice_gender=configured))["voice"]["gender"] == gender
+
+
 async def test_recorded_prompts_are_named_by_directory_and_locale() -> None:
     body = await instruction_of(audio_directory="/otp/prompts/")
     for name in ("intro", "code", "replay", "outro"):
@@ -159,19 +164,21 @@ async def test_files_of_single_characters_are_named_in_lower_case(code_type: str
 
 
 async def test_replays_without_a_key_ask_for_no_key() -> None:
-    body = await instruction_of(auto_replay=True)
+    order = replace(ORDER, script=whole_call(CODE, "en-GB", max_replays=2, auto_replay=True))
+    body = await instruction_of(order)
     assert (body["auto-replay"], body["max-replays"]) == (True, 2)
     assert "replay-prompt" not in body
 
 
 async def test_a_call_without_replays_offers_none() -> None:
-    body = await instruction_of(replace(ORDER, script=SCRIPT._replace(max_replays=0)))
+    body = await instruction_of(replace(ORDER, script=whole_call(CODE, "en-GB", max_replays=0)))
     assert body["max-replays"] == 0
     assert "replay-prompt" not in body
 
 
 async def test_no_more_replays_are_asked_for_than_cm_allows() -> None:
-    assert (await instruction_of(replace(ORDER, script=SCRIPT._replace(max_replays=5))))["max-replays"] == 3
+    order = replace(ORDER, script=whole_call(CODE, "en-GB", max_replays=5))
+    assert (await instruction_of(order))["max-replays"] == 3
 
 
 @pytest.mark.parametrize(("given", "sent"), [(5, 10), (10, 10), (45, 45), (60, 60), (120, 60)])
@@ -189,14 +196,48 @@ async def test_a_reference_is_cut_to_what_cm_keeps(reference: str, sent: str | N
     assert (await instruction_of(replace(ORDER, reference=reference))).get("instruction-id") == sent
 
 
-async def test_a_prompt_is_cut_to_what_cm_takes() -> None:
-    body = await instruction_of(replace(ORDER, script=SCRIPT._replace(greeting="x" * 800)))
-    assert body["intro-prompt"] == "x" * 750
+LONG = "x" * 800
+LONG_SSML = 'Hello <break time="250ms"/>' * 30
+HELLO_SSML = 'Hello <break time="1s"/> there.'
 
 
-async def test_an_order_without_a_script_is_refused_before_anything_is_sent() -> None:
-    with pytest.raises(ValueError, match="no script"):
-        await client_of(failing(AssertionError("sent"))).place_call(replace(ORDER, script=None))
+@pytest.mark.parametrize(
+    ("greeting", "kind", "prompt"),
+    [
+        pytest.param(Speak("Fish & Chips", "en-GB"), "TTS", "Fish & Chips", id="words"),
+        pytest.param(Speak(LONG, "en-GB"), "TTS", LONG[:750], id="cut to what CM.com takes"),
+        pytest.param(
+            Speak("Hello there.", "en-GB", ssml=HELLO_SSML), "TTS_SSML", f"<speak>{HELLO_SSML}</speak>", id="SSML"
+        ),
+        pytest.param(
+            Speak("Hello there.", "en-GB", rate=80, ssml=HELLO_SSML),
+            "TTS_SSML",
+            f'<speak><prosody rate="80%">{HELLO_SSML}</prosody></speak>',
+            id="slower SSML",
+        ),
+        pytest.param(
+            Speak("Fish & Chips", "en-GB", rate=120),
+            "TTS_SSML",
+            '<speak><prosody rate="120%">Fish &amp; Chips</prosody></speak>',
+            id="faster words",
+        ),
+        pytest.param(Speak("Hello", "en-GB", ssml=LONG_SSML), "TTS", "Hello", id="SSML that is too long"),
+        pytest.param(Speak(LONG, "en-GB", rate=80), "TTS", LONG[:750], id="slower words that are too long"),
+        pytest.param(PlayAudio("https://otp.example.com/a.wav", 2, "Hello"), "TTS", "Hello", id="a recording"),
+    ],
+)
+async def test_a_prompt_is_words_or_ssml_of_which_nothing_is_cut(
+    greeting: Speak | PlayAudio, kind: str, prompt: str
+) -> None:
+    body = await instruction_of(replace(ORDER, script=SCRIPT._replace(greeting=greeting)))
+    assert (body["intro-prompt-type"], body["intro-prompt"]) == (kind, prompt)
+
+
+async def test_every_prompt_is_spoken_at_the_operators_rate() -> None:
+    order = replace(ORDER, script=whole_call(CODE, "en-GB", pacing=Pacing(speech_rate=85)))
+    body = await instruction_of(order)
+    assert {body[f"{name}-prompt-type"] for name in ("intro", "code", "replay", "outro")} == {"TTS_SSML"}
+    assert body["code-prompt"] == '<speak><prosody rate="85%">Your code is</prosody></speak>'
 
 
 def test_the_capabilities_are_those_of_a_call_told_up_front() -> None:
@@ -204,7 +245,8 @@ def test_the_capabilities_are_those_of_a_call_told_up_front() -> None:
     assert capabilities.languages == ("nl-NL",)
     assert client_of(answering(200)).capabilities.languages == LANGUAGES
     can = {name for name in capabilities.__slots__ if getattr(capabilities, name) is True}
-    assert can == {"hides_caller_id", "chooses_voice", "plays_audio"}
+    assert can == {"hides_caller_id", "chooses_voice"}
+    assert capabilities.voices == (), "which have no names"
     assert capabilities.max_replays == 3
 
 
@@ -236,7 +278,6 @@ QUEUED = json.loads(payload("otp_queued"))
         pytest.param(answering(200, {"success": True}), CallOutcomeUnknown, "call-id", id="no call id"),
         pytest.param(answering(200, {"call-id": "a b"}), CallOutcomeUnknown, "call-id", id="odd call id"),
         pytest.param(answering(200, {"call-id": 7}), CallOutcomeUnknown, "call-id", id="a number as call id"),
-        pytest.param(answering(200, b"junk"), CallOutcomeUnknown, "call-id", id="junk with 200"),
         pytest.param(answering(200), CallOutcomeUnknown, "call-id", id="nothing with 200"),
         pytest.param(answering(200, []), CallOutcomeUnknown, "call-id", id="an empty list"),
         pytest.param(answering(200, [1, "x"]), CallOutcomeUnknown, "call-id", id="a list of no objects"),
@@ -257,7 +298,6 @@ QUEUED = json.loads(payload("otp_queued"))
         pytest.param(answering(402, {}), AccountRefused, "credit", id="402"),
         pytest.param(answering(403), CallRejected, "does not allow", id="403"),
         pytest.param(answering(404), CallRejected, "CM_API_URL", id="404"),
-        pytest.param(answering(408), CallOutcomeUnknown, "408", id="408"),
         pytest.param(answering(429, {"message": "slow down"}), ProviderThrottled, "no more calls", id="429"),
         pytest.param(
             answering(500, payload("error_details")), ProviderUnavailable, "max-replays", id="500, errorCode"
@@ -270,10 +310,6 @@ QUEUED = json.loads(payload("otp_queued"))
         ),
         pytest.param(answering(500, {"message": "oops"}), CallOutcomeUnknown, "500", id="500, message alone"),
         pytest.param(answering(502, b"<html>"), CallOutcomeUnknown, "502", id="502 of a gateway"),
-        pytest.param(answering(302, None, location="https://x"), CallOutcomeUnknown, "302", id="redirect"),
-        pytest.param(failing(httpx.ConnectError("x")), ProviderUnavailable, "nothing was dialled", id="refused"),
-        pytest.param(failing(httpx.ReadTimeout("x")), CallOutcomeUnknown, "may have been", id="read time-out"),
-        pytest.param(failing(httpx.RemoteProtocolError("x")), CallOutcomeUnknown, "may have", id="no HTTP"),
     ],
 )
 async def test_each_failure_says_what_may_be_done_next(

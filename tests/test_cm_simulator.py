@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from call_script import WholeCall
+from call_script import Pacing
 from cm_client import CmClient, CmConfig
 from cm_sms import CmSms, CmSmsConfig
 from http_client import open_http_client
@@ -28,6 +28,7 @@ from simulator.cm_messages import Message, MessageGateway
 from simulator.phone import PhoneExchange
 from sms_provider import MessageOrder, MessageState
 from tests.conftest import keep_secret
+from tests.whole_calls import whole_call
 from voice_provider import (
     AccountRefused,
     CallEvent,
@@ -46,8 +47,11 @@ from voice_provider import (
 CODE = keep_secret("482913")
 CALLER = keep_secret("+12025550100")
 REFERENCE = keep_secret("0123456789abcdef0123456789abcdef")
-SCRIPT = WholeCall("en-GB", "Hello.", "Your code is", CODE, "Once more.", "Press 1.", "Goodbye.", 3, "Example")
-READING = ["Your code is", *CODE]
+SCRIPT = whole_call(CODE, "en-GB")
+GREETING, CODE_PROMPT, OFFER, GOODBYE = (
+    said.text for said in (SCRIPT.greeting, SCRIPT.code_prompt, SCRIPT.replay_prompt, SCRIPT.goodbye)
+)
+READING = [CODE_PROMPT, *CODE]
 
 
 class _Server(uvicorn.Server):
@@ -159,24 +163,21 @@ async def world() -> AsyncIterator[World]:
 
 
 @pytest.mark.parametrize(
-    ("to", "readings", "texts"),
+    ("to", "readings", "offers"),
     [
-        pytest.param("+14155550101", 1, ["Press 1."], id="presses nothing"),
-        pytest.param("+14155550102", 2, ["Press 1.", "Press 1."], id="presses 1 once"),
-        pytest.param("+14155550103", 4, ["Press 1."] * 3, id="presses 1 three times"),
-        pytest.param("+14155550104", 1, ["Press 1."], id="presses 9"),
-        pytest.param("+14155550109", 1, ["Press 1."], id="a voicemail"),
+        pytest.param("+14155550101", 1, 1, id="presses nothing"),
+        pytest.param("+14155550102", 2, 2, id="presses 1 once"),
+        pytest.param("+14155550103", 4, 3, id="presses 1 three times"),
+        pytest.param("+14155550104", 1, 1, id="presses 9"),
+        pytest.param("+14155550109", 1, 1, id="a voicemail"),
     ],
 )
 async def test_the_code_is_read_again_for_each_press_of_1(
-    world: World, to: str, readings: int, texts: list[str]
+    world: World, to: str, readings: int, offers: int
 ) -> None:
     call = await world.call(to)
-    assert call.spoken[0] == "Hello."
-    assert call.spoken[-1] == "Goodbye."
-    assert call.spoken.count("Your code is") == readings
-    assert "".join(text for text in call.spoken if len(text) == 1) == CODE * readings
-    assert [text for text in call.spoken if text == "Press 1."] == texts
+    read_again = [OFFER, *READING] * (readings - 1)
+    assert call.spoken == [GREETING, *READING, *read_again, *[OFFER] * (offers - readings + 1), GOODBYE]
     (event,) = world.events()
     assert event == CallEvent(
         call.request.call_id,
@@ -223,9 +224,17 @@ async def test_a_ring_time_that_is_shorter_than_the_callees_ends_unanswered(worl
     assert world.events()[0].end_reason is EndReason.NO_ANSWER
 
 
-async def test_replays_come_by_themselves_where_the_account_wants_that(world: World) -> None:
-    call = await world.call("+14155550101", world.client(auto_replay=True))
-    assert call.spoken == ["Hello.", *READING * 4, "Goodbye."]
+async def test_replays_come_by_themselves_where_the_call_wants_that(world: World) -> None:
+    call = await world.call("+14155550101", script=whole_call(CODE, "en-GB", auto_replay=True))
+    assert call.spoken == [GREETING, *READING * 4, GOODBYE]
+
+
+async def test_prompts_in_ssml_are_told_as_such(world: World) -> None:
+    slow = whole_call(CODE, "en-GB", pacing=Pacing(speech_rate=80))
+    order = (await world.call("+14155550101", script=slow)).request
+    for prompt in (order.intro, order.code_prompt, order.replay, order.outro):
+        assert prompt is not None
+        assert prompt.type is PromptType.TTS_SSML
 
 
 async def test_recorded_prompts_are_played_around_a_spoken_code(world: World) -> None:

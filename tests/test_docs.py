@@ -83,7 +83,10 @@ def curl_lines() -> list[list[str]]:
 
 
 async def test_the_curl_lines_of_the_readme_work_in_order() -> None:
-    async with run_service(simulate=True, providers="vobiz,plivo,cm", sms_providers="plivo") as several:
+    prompts = str(ROOT / "docs" / "prompts.example.toml")
+    async with run_service(
+        simulate=True, providers="vobiz,plivo,cm", sms_providers="plivo", prompts_file=prompts
+    ) as several:
         await run_curl_lines(several)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app_api import CancelOtp, SendOtp, VerifyOtp
+from app_models import CancelOtp, SendAlert, SendOtp, VerifyOtp
 from lean_route import LeanRoute, parse_json
 from server import create_app
 from settings import load_settings
@@ -14,6 +14,7 @@ ROUTES = {
     "/send-otp": "post",
     "/verify-otp": "post",
     "/otp-status/{phone}": "get",
+    "/send-alert": "post",
     "/cancel-otp": "post",
     "/answer": "post",
     "/answer/{call_token}": "post",
@@ -124,10 +125,10 @@ async def test_error_examples_are_what_the_service_answers(document: dict[str, A
             assert refused.json() == example("/blocks/{target}", "delete", status)
 
 
-@pytest.mark.parametrize("model", [SendOtp, VerifyOtp, CancelOtp])
+@pytest.mark.parametrize("model", [SendOtp, SendAlert, VerifyOtp, CancelOtp])
 def test_request_examples_are_accepted(model: Any, document: dict[str, Any]) -> None:
     properties = document["components"]["schemas"][model.__name__]["properties"]
-    required = {"otp", "phone"} & set(properties)
+    required = {"otp", "phone", "template"} & set(properties)
     examples = {name: resolved(properties[name], document).get("examples", [None])[0] for name in required}
     examples = {name: value or "+14155550100" for name, value in examples.items()}
     import json

@@ -8,13 +8,14 @@ import pytest
 from otp_store import MemoryOtpStore, OtpStore, StoreRules
 from sealing import Sealer
 from tests.conftest import FakeTime
+from tests.mode_cases import ModeCases
 from tests.store_cases import NEW_CALL, SEALER, StoreCases, new_code
 from timer_wheel import TimerWheel
 from verification import Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 
-class TestMemoryOtpStore(StoreCases):
+class TestMemoryOtpStore(StoreCases, ModeCases):
     def make_store(self, time: FakeTime, **options: Any) -> OtpStore:
         return MemoryOtpStore(SEALER, time.clock, StoreRules(**options))
 

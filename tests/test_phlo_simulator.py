@@ -30,6 +30,7 @@ from simulator.phlo_canvas import Component, Phlo, documented_phlo, render, soun
 from simulator.phone import PhoneExchange
 from tests.conftest import AnnouncedServer, keep_secret
 from tests.test_phlo_client import AUTH_ID, AUTH_TOKEN, CODE, ORDER, PHLO_ID, SCRIPT
+from tests.whole_calls import whole_call
 from voice_provider import (
     AccountRefused,
     CallEvent,
@@ -45,6 +46,9 @@ from voice_provider import (
 )
 
 FROM_NUMBER = "+12025550100"
+GREETING, CODE_PROMPT, AGAIN, OFFER, GOODBYE = (
+    said.text for said in (SCRIPT.greeting, SCRIPT.code_prompt, SCRIPT.again, SCRIPT.replay_prompt, SCRIPT.goodbye)
+)
 PAGE = (Path(__file__).parent.parent / "docs" / "plivo-phlo.md").read_text(encoding="utf-8")
 
 # The page and the simulated PHLO are the same
@@ -118,7 +122,7 @@ def variables() -> dict[str, str]:
 def test_the_code_is_read_twice_and_character_by_character() -> None:
     ssml = render(documented_phlo().nodes["code"].settings["speak"], variables())
     said = [sound.text for sound in sounds_of(ssml, "en-US") if sound.text]
-    assert said == [SCRIPT.code_prompt, *CODE, SCRIPT.again, *CODE]
+    assert said == [CODE_PROMPT, *CODE, AGAIN, *CODE]
 
 
 def test_breaks_are_silence() -> None:
@@ -182,7 +186,7 @@ class World:
 
     def order(self, to: str, max_replays: int = 3) -> CallOrder:
         urls = CallUrls("", "", "", "", "", events=f"{self.url}/events/4b1d")
-        return replace(ORDER, to=keep_secret(to), urls=urls, script=SCRIPT._replace(max_replays=max_replays))
+        return replace(ORDER, to=keep_secret(to), urls=urls, script=whole_call(CODE, max_replays=max_replays))
 
     async def call(self, to: str, max_replays: int = 3) -> tuple[PhloCall, list[CallEvent]]:
         """A whole call: the simulated one, and what the client understood of it."""
@@ -257,14 +261,14 @@ async def test_what_the_client_understands_is_what_happened(
 
 async def test_the_callee_hears_the_whole_script(world: World) -> None:
     call, _ = await world.call("+14155550102")
-    reading = [SCRIPT.code_prompt, *CODE, SCRIPT.again, *CODE, SCRIPT.replay_prompt]
-    assert call.spoken == [SCRIPT.greeting, *reading, *reading, SCRIPT.goodbye]
+    reading = [CODE_PROMPT, *CODE, AGAIN, *CODE, OFFER]
+    assert call.spoken == [GREETING, *reading, *reading, GOODBYE]
     assert call.request.from_number == FROM_NUMBER
 
 
 async def test_a_call_without_replays_offers_none(world: World) -> None:
     call, events = await world.call("+14155550103", max_replays=0)
-    assert SCRIPT.replay_prompt not in call.spoken
+    assert OFFER not in call.spoken
     assert events == [ANSWERED, SPOKEN, ENDED]
 
 
@@ -272,7 +276,7 @@ async def test_the_phlo_speaks_the_language_of_its_voice() -> None:
     async with open_world(language="de-DE") as world:
         call, _ = await world.call("+14155550101")
     assert call.phlo.nodes["greeting"].settings["speak"].startswith('<Speak voice="Polly.Vicki">')
-    assert call.spoken[0] == SCRIPT.greeting
+    assert call.spoken[0] == GREETING
 
 
 async def test_a_machine_is_reported_where_the_phlo_detects_it() -> None:
@@ -285,7 +289,7 @@ async def test_without_report_nodes_the_callee_hears_all_and_nobody_learns_of_it
     async with open_world(reports_back=False) as world:
         call, events = await world.call("+14155550102")
         busy, _ = await world.call("+14155550105")
-    assert call.spoken[-1] == SCRIPT.goodbye
+    assert call.spoken[-1] == GOODBYE
     assert busy.ending_name == "Busy Line"
     assert events == []
     assert world.reports == []
@@ -296,7 +300,7 @@ async def test_reports_that_are_refused_do_not_keep_the_callee_waiting(
 ) -> None:
     world.status = 404
     call, _ = await world.call("+14155550101")
-    assert call.spoken[-1] == SCRIPT.goodbye
+    assert call.spoken[-1] == GOODBYE
     assert caplog.text.count("report of the PHLO was not taken: HTTP 404 in 1 try") == 3
 
 

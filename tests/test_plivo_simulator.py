@@ -6,7 +6,6 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from call_script import REPLAY, CallScript, ScriptWriter, Speak, load_spoken_texts
-from plivo_client import PlivoClient, PlivoConfig
+from call_script import REPLAY, CallScript, Manner, Speak
+from plivo_client import FURTHER_VOICES, POLLY_VOICES, PlivoClient, PlivoConfig
 from plivo_sms import PlivoSms, PlivoSmsConfig
 from simulator import plivo_api, plivo_call
 from simulator.answer_xml import BadXml
@@ -30,6 +29,7 @@ from simulator.phone import PhoneExchange
 from simulator.plivo_api import PlivoCarrier
 from sms_provider import MessageOrder, MessageReport, MessageState
 from tests.conftest import keep_secret
+from tests.whole_calls import WRITER, characters_in
 from voice_provider import (
     AccountRefused,
     CallEvent,
@@ -39,6 +39,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderThrottled,
     ProviderUnavailable,
     RawWebhook,
@@ -46,7 +47,7 @@ from voice_provider import (
 
 OURS = "+12025550100"
 CODE = keep_secret("493817")
-WRITER = ScriptWriter(load_spoken_texts(Path(__file__).parent.parent / "spoken_texts"), "Example", "en-US")
+MANNER = Manner("en-US")
 
 
 class Loopback(uvicorn.Server):
@@ -118,15 +119,14 @@ class Customer:
         if self.answer_document:
             return Response(self.answer_document, media_type="application/xml")
         reading = int(request.query_params["n"])
-        script = WRITER.read_code(CODE, "en-US", with_greeting=reading == 1, with_menu=reading <= 3)
-        return self._say(script, reading)
+        return self._say(WRITER.read_code(CODE, MANNER, reading=reading), reading)
 
     async def choice(self, request: Request) -> Response:
         event = await self._take_in(request, CallState.ANSWERED)
         reading = int(request.query_params["n"])
         if event.digits == "1" and reading <= 3:
             return self._say(REPLAY, reading)
-        return self._say(WRITER.menu("en-US") if event.digits else WRITER.goodbye("en-US"), reading)
+        return self._say(WRITER.menu(MANNER) if event.digits else WRITER.goodbye(MANNER), reading)
 
     async def notice(self, request: Request) -> Response:
         await self._take_in(request, None)
@@ -231,14 +231,14 @@ HEARD = None
 async def test_each_callee_leads_to_its_end(
     customer: Customer, to: str, reason: EndReason | None, keys: str, readings: int
 ) -> None:
-    call_id = await customer.client.place_call(customer.order(to, hang_up_on_machine=True))
+    call_id = await customer.client.place_call(customer.order(to, machine_detection=MachineDetection.HANGUP))
     await customer.calls_over()
     events = customer.events
     assert {event.call_id for event in events} == {call_id}
     assert [events[0].state, events[-1].state] == [CallState.RINGING, CallState.COMPLETED]
     assert events[-1].end_reason is reason
     assert "".join(event.digits for event in events) == keys
-    digits = "".join(text for text in customer.carrier.records[call_id].spoken if len(text) == 1)
+    digits = characters_in(customer.carrier.records[call_id].spoken)
     assert digits == (CODE * 2 * readings)[: len(digits)]
     assert len(digits) > (readings - 1) * 2 * len(CODE)
     recorded = await customer.client.look_up(call_id)
@@ -257,12 +257,26 @@ async def test_a_lost_end_is_looked_up_and_a_doubled_one_is_told_twice(customer:
     assert recorded.state is CallState.COMPLETED
 
 
+def test_every_polly_voice_can_be_had_in_its_language() -> None:
+    """But for the one whose name has more than plain letters, and that of a language without a tag."""
+    listed = {language: {f"Polly.{name}" for name in names} for language, names in plivo_call.POLLY_VOICES.items()}
+    listed["pt-BR"].remove("Polly.Vitória")
+    del listed["en-GB-WLS"]
+    voices = {language: {*filter(None, both)} for language, both in POLLY_VOICES.items()}
+    assert {tag: voices[tag] | {*FURTHER_VOICES.get(tag, ())} for tag in voices} == listed
+
+
 @pytest.mark.parametrize("polly", [True, False])
 async def test_every_voice_of_ours_is_one_that_plivo_has(customer: Customer, polly: bool) -> None:
-    client = PlivoClient(replace(customer.client._config, polly=polly, ssml=polly), customer.http)
+    client = PlivoClient(replace(customer.client._config, polly=polly), customer.http)
+    used = set()
     for language in client.capabilities.languages:
-        (spoken,) = plivo_call.read(client.render((Speak("7", language),), customer.urls()))
-        assert spoken.text == "7"
+        for wanted in ("", "female", "male", *client.capabilities.voices):
+            speak = Speak("seven", language, wanted, rate=80, ssml='<say-as interpret-as="digits">7</say-as>')
+            (spoken,) = plivo_call.read(client.render((speak,), customer.urls()))
+            assert spoken.text == ("7" if polly else "seven")
+            used.add(spoken.attributes["voice"])
+    assert used == (set(client.capabilities.voices) if polly else {"WOMAN", "MAN"})
 
 
 @pytest.mark.parametrize(

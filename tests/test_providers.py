@@ -5,14 +5,14 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from call_script import ScriptWriter, load_spoken_texts
+from call_script import Manner, PlayAudio, Speak
 from carrier_settings import CarrierSettings
+from language_choice import LanguageChoice, bare_language
 from settings import load_settings
 from tests.conftest import keep_secret, leaks_in
 from tests.provider_cases import (
@@ -28,6 +28,7 @@ from tests.provider_cases import (
     VoiceCase,
     webhook_of,
 )
+from tests.whole_calls import TEXTS, WRITER, whole_call, words_of
 from voice_provider import (
     AccountRefused,
     CallEvent,
@@ -37,6 +38,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderError,
     ProviderThrottled,
     ProviderUnavailable,
@@ -44,8 +46,9 @@ from voice_provider import (
     VoiceProvider,
     WebhookRejected,
 )
+from xml_builder import escaped
 
-WRITER = ScriptWriter(load_spoken_texts(Path(__file__).parent.parent / "spoken_texts"), "Example", "en-US")
+LANGUAGES = LanguageChoice(TEXTS, "en-US")
 URLS = CallUrls(
     *(
         f"https://otp.example.com/{name}/{TOKEN}"
@@ -98,7 +101,7 @@ def order_for(case: VoiceCase, **changes: Any) -> CallOrder:
     """An order as the dialer makes it: with what to say only for a carrier that does not fetch it."""
     can = case.client(not_to_be_asked).capabilities
     language = can.languages[0]
-    script = None if can.fetches_script else WRITER.whole_call(CODE, language, min(3, can.max_replays))
+    script = None if can.fetches_script else whole_call(CODE, language, max_replays=min(3, can.max_replays))
     order = CallOrder(CALLEE, CALLER_ID, URLS, ring_timeout_seconds=30, time_limit_seconds=150, script=script)
     return replace(order, reference="7f3a11c0-1", **changes)
 
@@ -137,7 +140,7 @@ async def test_a_call_is_one_request_which_is_answered_with_its_id(case: VoiceCa
     fetches_script = client.capabilities.fetches_script
     assert (URLS.answer if fetches_script else URLS.events) in sent, "else nothing will be heard of the call"
     if not fetches_script:
-        assert re.search(".*".join(CODE), sent)
+        assert re.search(f"{CODE}|{'.*'.join(words_of(CODE))}", sent)
 
 
 @every_carrier
@@ -238,16 +241,21 @@ async def test_a_success_that_names_no_call_may_still_ring(case: VoiceCase, body
 @every_carrier
 @pytest.mark.parametrize("status", [302, 408])
 async def test_an_answer_that_is_neither_yes_nor_no_may_hide_a_call(case: VoiceCase, status: int) -> None:
-    carrier = Carrier(status, b"", location="https://elsewhere.example.com/")
-    assert type(await error_of(case, carrier)) is CallOutcomeUnknown
+    error = await error_of(case, Carrier(status, b"", location="https://elsewhere.example.com/"))
+    assert type(error) is CallOutcomeUnknown
+    assert str(status) in str(error)
 
 
 @every_carrier
 async def test_only_a_request_that_was_never_sent_is_certain_to_have_dialled_nothing(case: VoiceCase) -> None:
-    for unsent in (httpx.ConnectError("x"), httpx.ConnectTimeout("x"), httpx.PoolTimeout("x")):
-        assert type(await error_of(case, failing(unsent))) is ProviderUnavailable
-    for sent in (httpx.ReadTimeout("x"), httpx.WriteError("x"), httpx.RemoteProtocolError("x")):
-        assert type(await error_of(case, failing(sent))) is CallOutcomeUnknown
+    for unsent in (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+        error = await error_of(case, failing(unsent("x")))
+        assert type(error) is ProviderUnavailable
+        assert "nothing was dialled" in str(error)
+    for sent in (httpx.ReadTimeout, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+        error = await error_of(case, failing(sent("x")))
+        assert type(error) is CallOutcomeUnknown
+        assert "may have been carried out" in str(error)
 
 
 # Ending a call, and asking for one
@@ -314,7 +322,7 @@ async def test_an_id_of_a_call_cannot_lead_to_another_path(case: VoiceCase) -> N
     ("ability", "wish"),
     [
         ("hides_caller_id", {"hide_caller_id": True}),
-        ("detects_machines", {"hang_up_on_machine": True}),
+        ("detects_machines", {"machine_detection": MachineDetection.HANGUP}),
         ("limits_call", {"time_limit_seconds": 77}),
     ],
 )
@@ -327,36 +335,84 @@ async def test_a_declared_ability_changes_the_request_and_no_other_one_does(
     assert (wished.content != plain.content) is is_able
 
 
-@every_carrier
-def test_every_language_that_is_declared_can_be_spoken(case: VoiceCase) -> None:
+async def told(case: VoiceCase, manner: Manner, **changes: Any) -> str:
+    """What a carrier is told of a call, when it asks what to say, or when the call is placed."""
     client = case.client(not_to_be_asked)
-    can = client.capabilities
+    if client.capabilities.fetches_script:
+        return client.render(WRITER.read_code(CODE, manner, reading=1), URLS).decode()
+    script = WRITER.whole_call(CODE, manner)._replace(**changes)
+    return (await request_for(case, replace(order_for(case), script=script))).content.decode()
+
+
+@every_carrier
+async def test_every_language_that_is_declared_can_be_spoken(case: VoiceCase) -> None:
+    can = case.client(not_to_be_asked).capabilities
     assert can.languages
     assert len(set(can.languages)) == len(can.languages)
-    for tag in can.languages:
-        language = WRITER.choose_language(tag, CALLEE, can.languages)
-        if language is None:
-            continue  # one for which there are no sentences yet
-        script = WRITER.read_code(CODE, language, with_greeting=True, with_menu=True)
-        xml = client.render(script, URLS).decode()
-        assert (tag in xml) is can.fetches_script
-        assert all(f">{character}<" in xml for character in CODE) is can.fetches_script
-    assert WRITER.choose_language("en-US", CALLEE, can.languages), "the default language"
+    for tag in filter(LANGUAGES.knows, can.languages):  # there are no sentences yet for the others
+        assert LANGUAGES.choose(tag, CALLEE, can.languages) == tag
+        if can.fetches_script:
+            xml = await told(case, Manner(tag))
+            assert tag in xml
+            assert all(f">{escaped(word)}<" in xml for word in words_of(CODE, bare_language(tag)))
+    assert LANGUAGES.choose("en-US", CALLEE, can.languages), "the default language"
+
+
+@every_carrier
+async def test_a_voice_is_another_one_where_it_can_be_chosen(case: VoiceCase) -> None:
+    can = case.client(not_to_be_asked).capabilities
+    female, male = [await told(case, Manner(can.languages[0], voice=voice)) for voice in ("female", "male")]
+    assert (female != male) is can.chooses_voice
+    assert can.chooses_voice or not can.voices
+
+
+@every_carrier
+def test_a_named_voice_speaks_its_own_language_only(case: VoiceCase) -> None:
+    client = case.client(not_to_be_asked)
+    can = client.capabilities
+    for voice in can.voices:
+        documents = [client.render((Speak("seven", tag, voice),), URLS).decode() for tag in can.languages]
+        assert 1 <= sum(voice in document for document in documents) <= 2, voice
+        assert all("seven" in document for document in documents), "another voice speaks the other languages"
+
+
+@every_carrier
+async def test_a_recording_is_played_where_that_is_declared_and_else_its_words_are_spoken(case: VoiceCase) -> None:
+    client = case.client(not_to_be_asked)
+    can = client.capabilities
+    sound = PlayAudio("https://otp.example.com/audio/1.wav", 2, "Your very own code is")
+    if can.fetches_script:
+        sent = client.render((sound,), URLS).decode()
+    else:
+        sent = await told(case, Manner(can.languages[0]), code_prompt=sound)
+    assert (sound.url in sent) is can.plays_audio
+    assert (sound.text in sent) is not can.plays_audio
+
+
+@every_carrier
+async def test_keys_are_waited_for_before_the_code_where_that_is_declared(case: VoiceCase) -> None:
+    client = case.client(not_to_be_asked)
+    can = client.capabilities
+    manner = Manner(can.languages[0], keys_first=2)
+    if can.fetches_script:
+        sent = client.render(WRITER.ask_for_keys("42", manner), URLS).decode()
+        waits = 'numDigits="2"' in sent and 'finishOnKey="#"' in sent
+    else:
+        script = WRITER.whole_call(CODE, manner, ("42", "17"))
+        sent = (await request_for(case, replace(order_for(case), script=script))).content.decode()
+        waits = '"42"' in sent and '"17"' in sent
+    assert waits is can.asks_for_keys
 
 
 @every_carrier
 async def test_no_more_replays_are_asked_for_than_are_declared(case: VoiceCase) -> None:
-    client = case.client(not_to_be_asked)
-    if client.capabilities.fetches_script:
+    can = case.client(not_to_be_asked).capabilities
+    if can.fetches_script:
         return
-    language, most = client.capabilities.languages[0], client.capabilities.max_replays
-    requests = [
-        (
-            await request_for(case, replace(order_for(case), script=WRITER.whole_call(CODE, language, replays)))
-        ).content
-        for replays in (most - 1, most)
+    fewer, most = [
+        await told(case, Manner(can.languages[0], max_replays=can.max_replays + change)) for change in (-1, 0)
     ]
-    assert requests[0] != requests[1]
+    assert fewer != most
 
 
 @every_carrier

@@ -10,6 +10,7 @@ from phone_numbers import LineType
 from setting_values import (
     block_targets,
     client_keys,
+    client_prompts,
     line_types,
     millionths,
     networks,
@@ -85,6 +86,13 @@ def test_quotas_are_whole_numbers(text: str) -> None:
     with pytest.raises(ValueError, match="must be pairs"):
         quotas(text)
     assert quotas("shop=500, batch = 0") == {"shop": 500, "batch": 0}
+
+
+@pytest.mark.parametrize("text", ["shop", "shop:", ":acme", "Shop:acme", "shop:a:b", "shop=acme", "shop:a,shop:b"])
+def test_client_prompts_are_one_set_for_each_client(text: str) -> None:
+    with pytest.raises(ValueError, match="must be pairs"):
+        client_prompts(text)
+    assert client_prompts("shop:acme, bank : default") == {"shop": "acme", "bank": "default"}
 
 
 def test_prices_are_exact() -> None:

@@ -138,6 +138,16 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
         ({"safe_prefixes": "91"}, "SAFE_PREFIXES must be beginnings of numbers"),
         ({"client_quotas": "shop"}, "CLIENT_QUOTAS must be pairs"),
         ({"client_quotas": "shop=many"}, "CLIENT_QUOTAS must be pairs"),
+        ({"client_prompts": "shop=acme"}, "CLIENT_PROMPTS must be pairs such as shop:acme,bank:default"),
+        (
+            {"api_keys": f"shop:{KEY}", "client_prompts": "shop:acme"},
+            "CLIENT_PROMPTS is set, but PROMPTS_FILE is not",
+        ),
+        (
+            {"api_keys": f"shop:{KEY}", "prompts_file": "a.toml", "client_prompts": "till:a,shop:a,bank:a"},
+            "CLIENT_PROMPTS names clients without a key in API_KEYS: bank, till",
+        ),
+        ({"app_name": "a" * 61}, "APP_NAME may hold up to 60 letters"),
         ({"client_quotas": "shop=5"}, "CLIENT_QUOTAS names clients without a key in API_KEYS: shop"),
         ({"call_prices": "IN=0.02"}, "CALL_PRICES must have max="),
         ({"call_prices": "XX=1,max=1"}, "CALL_PRICES must be pairs"),

@@ -18,7 +18,7 @@ from simulator.callbacks import CallbackRules, CallbackSender, Failure, Purpose,
 from simulator.callees import Reaction, ScriptedCallee
 from simulator.clock import SimulatorClock
 from simulator.hangup_causes import hangup_causes
-from simulator.lines import CalleeHungUp, ScriptedLine, Sound
+from simulator.lines import CalleeHungUp, KeyWait, ScriptedLine, Sound
 from simulator.phone import PhoneExchange
 from simulator.vobiz_call import VobizCall, callback_sender
 from simulator.xml_call import AUDIO_SECONDS, KeyTimeout, Url, XmlCall, XmlCallRequest
@@ -743,7 +743,7 @@ async def test_keys_beyond_any_need_are_dropped() -> None:
     line = PhoneExchange(SimulatorClock(1)).line("call-1", "+14155550142")
     for _ in range(40):
         line.press("1")
-    assert (await line.wait_for_key((), 30)).key == "1"
+    assert (await line.wait_for_keys((), KeyWait(30))).keys == "1"
     assert line._keys.qsize() == 31
 
 

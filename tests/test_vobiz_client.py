@@ -21,6 +21,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderError,
     ProviderThrottled,
     ProviderUnavailable,
@@ -56,13 +57,6 @@ def client_of(vendor: Vendor, **config: Any) -> VobizClient:
 def answering(status: int, body: object = None, **headers: str) -> Vendor:
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     return lambda _: httpx.Response(status, content=content, headers=headers)
-
-
-def failing(error: Exception) -> Vendor:
-    def vendor(_: httpx.Request) -> httpx.Response:
-        raise error
-
-    return vendor
 
 
 # Placing a call
@@ -104,7 +98,7 @@ async def test_machine_detection_is_asked_for_only_when_wanted() -> None:
         bodies.append(json.loads(request.content))
         return httpx.Response(201, json={"request_uuid": CALL_ID})
 
-    order = CallOrder(ORDER.to, ORDER.from_number, ORDER.urls, 30, 150, hang_up_on_machine=True)
+    order = CallOrder(ORDER.to, ORDER.from_number, ORDER.urls, 30, 150, machine_detection=MachineDetection.HANGUP)
     await client_of(vendor).place_call(order)
     assert bodies[0]["machine_detection"] == "hangup"
 
@@ -127,7 +121,6 @@ CPS = {"error": {"code": "RATE_LIMIT_EXCEEDED", "details": {"limitType": "cps", 
         pytest.param(
             answering(404, {"message": "Not Found"}), CallRejected, "VOBIZ_AUTH_ID", id="404, third envelope"
         ),
-        pytest.param(answering(408), CallOutcomeUnknown, "408", id="408"),
         pytest.param(answering(418), CallRejected, "418", id="another 4xx"),
         pytest.param(answering(422, {"error": {"code": 5}}), CallRejected, "FROM_NUMBER", id="422, odd envelope"),
         pytest.param(answering(429, CPS), ProviderThrottled, "no more calls", id="429"),
@@ -138,22 +131,12 @@ CPS = {"error": {"code": "RATE_LIMIT_EXCEEDED", "details": {"limitType": "cps", 
         ),
         pytest.param(answering(504, b"<html>" * 90_000), CallOutcomeUnknown, "504", id="504 of a gateway, huge"),
         pytest.param(answering(503, b"[" * 100_000), CallOutcomeUnknown, "503", id="503, deep JSON"),
-        pytest.param(answering(302, None, location="https://x"), CallOutcomeUnknown, "302", id="redirect"),
         pytest.param(
             answering(200, {"message": "Call fired"}), CallOutcomeUnknown, "request_uuid", id="no call id"
         ),
-        pytest.param(answering(200, b"junk"), CallOutcomeUnknown, "request_uuid", id="junk with 200"),
-        pytest.param(answering(200, [1]), CallOutcomeUnknown, "request_uuid", id="a list with 200"),
         pytest.param(
             answering(200, {"request_uuid": "a b"}), CallOutcomeUnknown, "request_uuid", id="odd call id"
         ),
-        pytest.param(failing(httpx.ConnectError("x")), ProviderUnavailable, "nothing was dialled", id="refused"),
-        pytest.param(failing(httpx.ConnectTimeout("x")), ProviderUnavailable, "nothing", id="connect time-out"),
-        pytest.param(failing(httpx.PoolTimeout("x")), ProviderUnavailable, "nothing", id="no free connection"),
-        pytest.param(failing(httpx.ReadTimeout("x")), CallOutcomeUnknown, "may have been", id="read time-out"),
-        pytest.param(failing(httpx.ReadError("x")), CallOutcomeUnknown, "may have been", id="connection broke"),
-        pytest.param(failing(httpx.WriteError("x")), CallOutcomeUnknown, "may have been", id="write error"),
-        pytest.param(failing(httpx.RemoteProtocolError("x")), CallOutcomeUnknown, "may have", id="no HTTP"),
     ],
 )
 async def test_each_failure_says_what_may_be_done_next(

@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
-from call_script import WholeCall
+from call_script import Pacing, PlayAudio, Speak, WholeCall
 from tests.conftest import keep_secret
+from tests.whole_calls import whole_call, words_of
 from voice_provider import (
     AccountRefused,
     CallEvent,
@@ -22,6 +23,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderError,
     ProviderThrottled,
     ProviderUnavailable,
@@ -36,17 +38,7 @@ CALL_ID = "0b6c1a52-0000-4000-8000-000000000001"
 ACCESS_KEY = "vb_access-key-CANARY-0123456789"
 WEBHOOK_SECRET = "voipbin-webhook-secret-CANARY-01"
 CODE = "482913"
-SCRIPT = WholeCall(
-    language="en-US",
-    greeting="Hello. This is your verification code for Fish & Chips.",
-    code_prompt="Your code is",
-    code=CODE,
-    again="Once more. Your code is",
-    replay_prompt="To hear the code again, press 1.",
-    goodbye="Goodbye.",
-    max_replays=3,
-    app_name="Fish & Chips",
-)
+SCRIPT = whole_call(CODE, app_name="Fish & Chips")
 ORDER = CallOrder(
     to="+14155550142",
     from_number="+12025550100",
@@ -160,31 +152,47 @@ async def test_the_id_is_found_in_the_bare_array_of_older_pages_too() -> None:
     assert await client_of(answering(200, payload("create_call_bare_array"))).place_call(ORDER) == CALL_ID
 
 
-async def test_an_order_without_a_script_is_never_sent() -> None:
-    client = client_of(failing(AssertionError("a request was sent")))
-    with pytest.raises(ValueError, match="no script"):
-        await client.place_call(replace(ORDER, script=None))
-
-
 # The actions
 
+Actions = list[dict[str, Any]]
 
-def kinds(actions: list[dict[str, Any]]) -> list[str]:
+
+def actions_for(script: WholeCall) -> Actions:
+    return actions_of(ORDER, script)
+
+
+def kinds(actions: Actions) -> list[str]:
     return [action["type"] for action in actions]
 
 
+def event_kinds(actions: Actions) -> list[tuple[str, int]]:
+    """The events that a call sends: their types, and the numbers of readings."""
+    told = [json.loads(action["option"]["data"]) for action in actions if action["type"] == "webhook_send"]
+    return [(event["type"], event["data"].get("reading", 0)) for event in told]
+
+
+def texts_of(actions: Actions) -> list[str]:
+    """What is said, without markup, in order."""
+    texts = [action["option"]["text"] for action in actions if action["type"] == "talk"]
+    return [" ".join(" ".join(ElementTree.fromstring(text).itertext()).split()) for text in texts]
+
+
+def events_action(kind: str, **data: Any) -> dict[str, Any]:
+    return {
+        "sync": False,
+        "uri": "https://otp.example.com/events/T",
+        "method": "POST",
+        "data_type": "application/json",
+        "data": json.dumps({"type": kind, "data": {"id": "${voipbin.call.id}", **data}}),
+    }
+
+
 def test_a_call_without_replays_reads_the_code_twice_and_hangs_up() -> None:
-    actions = actions_of(ORDER, SCRIPT._replace(max_replays=0))
+    actions = actions_for(whole_call(CODE, app_name="Fish & Chips", max_replays=0))
     pause = '<break time="1s"/>'
-    spelled = pause + pause.join(CODE)
+    spelled = pause + pause.join(words_of(CODE))
     assert [action.get("option") for action in actions] == [
-        {
-            "sync": False,
-            "uri": "https://otp.example.com/events/T",
-            "method": "POST",
-            "data_type": "application/json",
-            "data": '{"type": "otp_answered", "data": {"id": "${voipbin.call.id}"}}',
-        },
+        events_action("otp_answered"),
         {"duration": 1000},
         {
             "text": "<speak>Hello. This is your verification code for Fish &amp; Chips.</speak>",
@@ -193,13 +201,7 @@ def test_a_call_without_replays_reads_the_code_twice_and_hangs_up() -> None:
         {"text": f"<speak>Your code is{spelled}</speak>", "language": "en-US"},
         {"duration": 2000},
         {"text": f"<speak>Once more. Your code is{spelled}</speak>", "language": "en-US"},
-        {
-            "sync": False,
-            "uri": "https://otp.example.com/events/T",
-            "method": "POST",
-            "data_type": "application/json",
-            "data": '{"type": "otp_reading", "data": {"id": "${voipbin.call.id}", "reading": 1}}',
-        },
+        events_action("otp_reading", reading=1),
         {"text": "<speak>Goodbye.</speak>", "language": "en-US"},
         None,
     ]
@@ -208,46 +210,145 @@ def test_a_call_without_replays_reads_the_code_twice_and_hangs_up() -> None:
     ]
 
 
-@pytest.mark.parametrize("replays", [0, 1, 2, 3, 9])
-def test_every_branch_leads_on_and_every_way_ends_with_a_hangup(replays: int) -> None:
-    actions = actions_of(ORDER, SCRIPT._replace(max_replays=replays))
-    assert "goto" not in kinds(actions), "no action can run twice"
-    assert actions[-1]["type"] == "hangup"
+def test_a_call_is_read_at_the_operators_pace() -> None:
+    pacing = Pacing(0.5, digit_pause_seconds=0.3, reading_pause_seconds=3, readings=3, speech_rate=80)
+    actions = actions_for(whole_call("12", pacing=pacing, max_replays=0))
+    assert [action["option"]["duration"] for action in actions if action["type"] == "sleep"] == [500, 3000, 3000]
+    parts = [f'<prosody rate="80%">{text}</prosody>' for text in ("Your code is", "one", "two")]
+    assert actions[3]["option"]["text"] == "<speak>" + '<break time="0.3s"/>'.join(parts) + "</speak>"
+    assert texts_of(actions)[2:4] == ["Once more. Your code is one two"] * 2
+
+
+def test_without_pauses_characters_are_words_of_their_own() -> None:
+    pacing = Pacing(lead_in_seconds=0, digit_pause_seconds=0)
+    assert "Your code is one two" in texts_of(actions_for(whole_call("12", pacing=pacing)))
+
+
+def test_the_operators_ssml_stands_in_the_place_of_words() -> None:
+    ssml = 'Bye <break time="300ms"/> for now, ${voipbin.call.id}.'
+    goodbye = Speak("Bye for now.", "en-US", rate=90, ssml=ssml)
+    (talk,) = [action for action in actions_for(SCRIPT._replace(goodbye=goodbye)) if "Bye" in str(action)]
+    inside = 'Bye <break time="300ms"/> for now, {voipbin.call.id}.'
+    assert talk["option"]["text"] == f'<speak><prosody rate="90%">{inside}</prosody></speak>'
+
+
+# Where a call goes
+
+
+def walk(actions: Actions, *presses: str) -> Actions:
+    """The actions that are carried out, as VoIPBin does it (source), where these keys are waited for in turn."""
     places = {action["id"]: place for place, action in enumerate(actions) if "id" in action}
-    branches = [(place, action) for place, action in enumerate(actions) if action["type"] == "branch"]
-    assert len(branches) == min(replays, 3)
-    for place, branch in branches:
-        assert list(branch["option"]["target_ids"]) == ["1"]
-        (next_reading,) = branch["option"]["target_ids"].values()
-        assert places[next_reading] == place + 1
-        assert places[branch["option"]["default_target_id"]] == len(actions) - 2
-    readings = [
-        json.loads(action["option"]["data"])["data"]["reading"]
-        for action in actions
-        if action["type"] == "webhook_send" and "reading" in action["option"]["data"]
+    done: Actions = []
+    place, pressed, keys = 0, list(presses), ""
+    while place < len(actions):
+        action = actions[place]
+        option = action.get("option", {})
+        done.append(action)
+        place += 1
+        match action["type"]:
+            case "digits_receive":
+                keys = pressed.pop(0) if pressed else ""
+            case "branch":
+                place = places[option["target_ids"].get(keys, option["default_target_id"])]
+            case "goto":
+                assert option["loop_count"] == 1, "which is never, where it is 0"
+                place = places[option["target_id"]]
+            case "hangup":
+                break
+    assert done[-1]["type"] == "hangup"
+    return done
+
+
+@pytest.mark.parametrize("replays", [0, 1, 2, 3, 9])
+@pytest.mark.parametrize("auto_replay", [False, True])
+def test_every_branch_leads_on_and_every_way_ends_with_a_hangup(replays: int, auto_replay: bool) -> None:
+    keys = ("42", "17")
+    actions = actions_for(whole_call(CODE, keys=keys, max_replays=replays, auto_replay=auto_replay))
+    places = {action["id"]: place for place, action in enumerate(actions) if "id" in action}
+    assert len(places) == len([action for action in actions if "id" in action])
+    for place, action in enumerate(actions):
+        option = action.get("option", {})
+        targets = [
+            *option.get("target_ids", {}).values(),
+            option.get("default_target_id"),
+            option.get("target_id"),
+        ]
+        assert all(places[target] > place for target in targets if target), "nothing runs twice"
+    assert kinds(actions)[-2:] == ["talk", "hangup"]
+    most = 1 + min(replays, 3)
+    assert event_kinds(walk(actions, "42", *"1" * 9)) == [
+        ("otp_answered", 0),
+        *[("otp_reading", reading) for reading in range(1, most + 1)],
     ]
-    assert readings == list(range(1, min(replays, 3) + 2))
+
+
+def test_key_1_leads_to_the_next_reading_and_any_other_one_to_the_offer_once_more() -> None:
+    reading = ["Your code is", "Once more. Your code is"]
+    again = ["Once more. Your code is"] * 2
+    offer = "To hear the code again, press 1."
+
+    def said(*presses: str) -> list[str]:
+        texts = texts_of(walk(actions_for(whole_call("7")), *presses))
+        return [text.removesuffix(" seven") for text in texts[1:]]
+
+    assert said() == [*reading, offer, offer, "Goodbye."]
+    assert said("9") == [*reading, offer, offer, "Goodbye."]
+    assert said("", "1") == [*reading, offer, offer, *again, offer, offer, "Goodbye."]
+    assert said("1", "1", "1") == [*reading, *[offer, *again] * 3, "Goodbye."]
+
+
+def test_replays_that_come_by_themselves_are_offered_to_nobody() -> None:
+    actions = actions_for(whole_call(CODE, max_replays=2, auto_replay=True))
+    assert not {"branch", "digits_receive"} & set(kinds(actions))
+    assert event_kinds(actions) == [
+        *(("otp_answered", 0), ("otp_reading", 1), ("otp_reading", 2), ("otp_reading", 3))
+    ]
+
+
+def test_the_code_is_told_only_to_who_presses_the_keys() -> None:
+    actions = actions_for(whole_call("7", keys=("42", "17"), max_replays=0))
+    asked = "Hello. This is a call from Example with a code for you. To hear it, press"
+    first, second = f"{asked} four two", f"{asked} one seven"
+    code = ["Your code is seven", "Once more. Your code is seven"]
+    heard: list[tuple[tuple[str, ...], list[str], list[tuple[str, int]]]] = [
+        (("42",), [first, *code], [("otp_reading", 1)]),
+        (("", "17"), [first, second, *code], [("otp_reading", 1)]),
+        (("17", "17"), [first, second, *code], [("otp_reading", 1)]),
+        (("4", "42"), [first, second], [("otp_no_keys", 0)]),
+        (("", ""), [first, second], [("otp_no_keys", 0)]),
+    ]
+    for presses, texts, events in heard:
+        done = walk(actions, *presses)
+        assert texts_of(done) == [*texts, "Goodbye."], presses
+        assert event_kinds(done) == [("otp_answered", 0), *events]
 
 
 def test_ids_of_targets_are_uuids_that_voipbin_does_not_reserve() -> None:
-    ids = [action["id"] for action in actions_of(ORDER, SCRIPT) if "id" in action]
-    assert len(set(ids)) == len(ids) == 4
+    actions = actions_for(whole_call(CODE, keys=("42", "17")))
+    ids = [action["id"] for action in actions if "id" in action]
+    assert len(set(ids)) == len(ids) == 4 + 3 + 3 + 1  # readings, second offers, tries and their end, goodbye
     assert all(re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name) for name in ids)
     assert not any(name.startswith("00000000") for name in ids)
 
 
-def test_a_key_ends_the_prompt_and_is_waited_for_five_seconds() -> None:
-    actions = actions_of(ORDER, SCRIPT)
-    place = kinds(actions).index("digits_receive")
-    assert actions[place]["option"] == {"duration": 5000, "length": 1}
-    assert actions[place - 1]["option"]["digits_handle"] == "next"
-    assert [action for action in actions if action.get("option", {}).get("digits_handle")] == [
-        action for action in actions if "press 1" in action.get("option", {}).get("text", "")
-    ]
+@pytest.mark.parametrize("keys", ["4", "42"])
+def test_keys_are_waited_for_five_seconds_and_end_their_prompt_but_never_the_code(keys: str) -> None:
+    actions = actions_for(whole_call(CODE, keys=(keys, keys)))
+    for place in [place for place, kind in enumerate(kinds(actions)) if kind == "digits_receive"]:
+        length = len(keys) if "press 1" not in str(actions[place - 1]) else 1
+        assert actions[place]["option"] == {"duration": 5000, "length": length}
+        assert actions[place - 1]["option"]["digits_handle"] == "next"
+        assert actions[place + 1]["type"] == "branch", "which forgets the keys"
+    interruptible = [action for action in actions if "digits_handle" in action.get("option", {})]
+    assert len(interruptible) == kinds(actions).count("digits_receive")
+    for word in words_of(CODE):
+        told = [action for action in actions if f'<break time="1s"/>{word}' in str(action)]
+        assert told
+        assert not any(action in interruptible for action in told)
 
 
 def test_a_machine_is_hung_up_on_before_anything_is_said() -> None:
-    actions = actions_of(replace(ORDER, hang_up_on_machine=True), SCRIPT)
+    actions = actions_of(replace(ORDER, machine_detection=MachineDetection.HANGUP), SCRIPT)
     place = kinds(actions).index("amd")
     assert actions[place]["option"] == {"machine_handle": "hangup", "async": False}
     assert "talk" not in kinds(actions)[:place]
@@ -258,13 +359,70 @@ def test_a_machine_is_hung_up_on_before_anything_is_said() -> None:
 def test_characters_of_the_code_stand_alone_between_breaks(code: str) -> None:
     (talk, *_) = [
         action["option"]["text"]
-        for action in actions_of(ORDER, SCRIPT._replace(code=code))
+        for action in actions_for(whole_call(code))
         if "Your code is" in str(action.get("option"))
     ]
     document = ElementTree.fromstring(talk)
     assert document.text == "Your code is"
     assert [child.tag for child in document] == ["break"] * len(code)
-    assert [child.tail for child in document] == list(code)
+    assert [child.tail for child in document] == words_of(code)
+
+
+# Recordings
+
+
+def sound(name: str) -> PlayAudio:
+    return PlayAudio(f"https://otp.example.com/audio/{name}.wav", 1, f"words of {name}")
+
+
+def played(actions: Actions) -> list[list[str]]:
+    """What is played, action by action; words where they are spoken."""
+    urls = [action["option"].get("stream_urls") for action in actions if action["type"] in ("play", "talk")]
+    names = [[Path(url).stem for url in some] if some else [] for some in urls]
+    spoken = iter(texts_of(actions))
+    return [some or [next(spoken)] for some in names]
+
+
+def test_a_recorded_code_is_played_in_one_piece() -> None:
+    """An action that fails is skipped: a file that cannot be played must not leave a code with a gap."""
+    script = whole_call("12", max_replays=1)._replace(
+        greeting=sound("greeting"),
+        code_prompt=sound("code_prompt"),
+        again=sound("again"),
+        replay_prompt=sound("menu"),
+        goodbye=sound("goodbye"),
+        spelled=(sound("1"), sound("2")),
+    )
+    again = ["again", "1", "2"]
+    assert played(actions_for(script)) == [
+        ["greeting"],
+        ["code_prompt", "1", "2"],
+        again,
+        ["menu"],
+        ["menu"],
+        again,
+        again,
+        ["goodbye"],
+    ]
+    assert "digits_handle" not in str(actions_for(script)), "which no recording has"
+
+
+def test_what_is_partly_recorded_is_played_and_spoken_in_its_order() -> None:
+    script = whole_call("12", keys=("4", "2"), max_replays=0)
+    first, second = script.keys_first
+    key_greeting, *asked = first.prompt
+    first = first._replace(prompt=(sound("key_greeting"), *asked))
+    script = script._replace(code_prompt=sound("code_prompt"), keys_first=(first, second))
+    assert played(actions_for(script)) == [
+        ["key_greeting"],
+        ["To hear it, press four"],
+        [f"{key_greeting.text} To hear it, press two"],
+        ["code_prompt"],
+        ["one two"],
+        ["Once more. Your code is one two"],
+        ["Goodbye."],
+    ]
+    assert event_kinds(walk(actions_for(script), "", "2")) == [("otp_answered", 0), ("otp_reading", 1)]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +436,7 @@ def test_characters_of_the_code_stand_alone_between_breaks(code: str) -> None:
     ],
 )
 def test_a_setting_can_bring_neither_ssml_nor_variables_into_a_call(app_name: str, said: str) -> None:
-    actions = actions_of(ORDER, SCRIPT._replace(greeting=f"For {app_name}."))
+    actions = actions_for(SCRIPT._replace(greeting=Speak(f"For {app_name}.", "en-US")))
     assert f"<speak>For {said}.</speak>" in [action.get("option", {}).get("text") for action in actions]
 
 
@@ -303,7 +461,6 @@ NO_ID = {"calls": [{"id": "00000000-0000-0000-0000-000000000000"}]}
         pytest.param(answering(403, FROZEN), AccountRefused, "frozen", id="403, frozen"),
         pytest.param(answering(403, FOREIGN), CallRejected, "does not allow", id="403, of this request"),
         pytest.param(answering(404), CallRejected, "VOIPBIN_API_URL", id="404"),
-        pytest.param(answering(408), CallOutcomeUnknown, "408", id="408"),
         pytest.param(answering(418, {"error": "x"}), CallRejected, "418", id="another 4xx"),
         pytest.param(answering(429, payload("error_429")), ProviderThrottled, "no more", id="429"),
         pytest.param(
@@ -316,17 +473,11 @@ NO_ID = {"calls": [{"id": "00000000-0000-0000-0000-000000000000"}]}
         pytest.param(answering(500, b"oops"), CallOutcomeUnknown, "500", id="500 of something else"),
         pytest.param(answering(500, {"error": {"reason": 5}}), CallOutcomeUnknown, "500", id="500, odd reason"),
         pytest.param(answering(504, b"<html>" * 90_000), CallOutcomeUnknown, "504", id="504 of a gateway, huge"),
-        pytest.param(answering(302, None, location="https://x"), CallOutcomeUnknown, "302", id="redirect"),
         pytest.param(answering(200, {"calls": [], "groupcalls": []}), CallOutcomeUnknown, "id", id="no call"),
         pytest.param(answering(200, NO_ID), CallOutcomeUnknown, "id", id="nil id"),
         pytest.param(answering(200, {"id": CALL_ID}), CallOutcomeUnknown, "id", id="no list of calls"),
         pytest.param(answering(200, {"calls": ["x"]}), CallOutcomeUnknown, "id", id="a list of words"),
         pytest.param(answering(200, {"calls": [{"id": "a b"}]}), CallOutcomeUnknown, "id", id="odd id"),
-        pytest.param(answering(200, b"junk"), CallOutcomeUnknown, "id", id="junk with 200"),
-        pytest.param(failing(httpx.ConnectError("x")), ProviderUnavailable, "nothing was dialled", id="refused"),
-        pytest.param(failing(httpx.PoolTimeout("x")), ProviderUnavailable, "nothing", id="no free connection"),
-        pytest.param(failing(httpx.ReadTimeout("x")), CallOutcomeUnknown, "may have been", id="read time-out"),
-        pytest.param(failing(httpx.ReadError("x")), CallOutcomeUnknown, "may have been", id="connection broke"),
     ],
 )
 async def test_each_failure_says_what_may_be_done_next(
@@ -540,6 +691,7 @@ def event_in(document: object, expected: CallState | None = None) -> CallEvent:
         ("call_hangup_local", CallState.COMPLETED),
         ("otp_answered", CallState.ANSWERED),
         ("otp_reading", CallState.ANSWERED),
+        ("otp_no_keys", CallState.ANSWERED),
         ("activeflow_updated", None),
     ],
 )
@@ -558,6 +710,11 @@ def test_a_reading_that_was_played_is_told_by_its_number() -> None:
     assert event_in(payload("otp_reading")).reading == 1
     assert event_in({"type": "otp_reading", "data": {"id": CALL_ID, "reading": 4}}).reading == 4
     assert event_in(payload("otp_answered")).reading == 0
+
+
+def test_keys_that_were_not_pressed_are_told() -> None:
+    assert event_in(payload("otp_no_keys")) == CallEvent(CALL_ID, CallState.ANSWERED, is_without_keys=True)
+    assert not event_in(payload("otp_answered")).is_without_keys
 
 
 @pytest.mark.parametrize(

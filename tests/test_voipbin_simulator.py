@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from call_script import WholeCall
 from http_client import open_http_client
 from simulator import voipbin_api
 from simulator.callees import Reaction, ScriptedCallee
@@ -26,6 +25,7 @@ from simulator.voipbin_api import Account, VoipbinCarrier
 from simulator.voipbin_events import EventSender
 from sms_provider import MessageOrder, MessageReport, MessageState
 from tests.conftest import keep_secret
+from tests.whole_calls import whole_call, words_of
 from voice_provider import (
     AccountRefused,
     CallEvent,
@@ -35,6 +35,7 @@ from voice_provider import (
     CallState,
     CallUrls,
     EndReason,
+    MachineDetection,
     ProviderThrottled,
     ProviderUnavailable,
     RawWebhook,
@@ -45,19 +46,13 @@ from voipbin_sms import VoipbinSms
 
 FROM_NUMBER = "+12025550100"
 CODE = "739154"
-SCRIPT = WholeCall(
-    language="en-US",
-    greeting="Hello. This is your verification code for Acme.",
-    code_prompt="Your code is",
-    code=CODE,
-    again="Once more. Your code is",
-    replay_prompt="To hear the code again, press 1.",
-    goodbye="Goodbye.",
-    max_replays=3,
-    app_name="Acme",
+SCRIPT = whole_call(CODE)
+GREETING, CODE_PROMPT, AGAIN, OFFER, GOODBYE = (
+    said.text for said in (SCRIPT.greeting, SCRIPT.code_prompt, SCRIPT.again, SCRIPT.replay_prompt, SCRIPT.goodbye)
 )
-READ_ONCE = ["Your code is", *CODE, "Once more. Your code is", *CODE]
-READ_AGAIN = ["Once more. Your code is", *CODE] * 2
+SPELLED = words_of(CODE)
+READ_ONCE = [CODE_PROMPT, *SPELLED, AGAIN, *SPELLED]
+READ_AGAIN = [AGAIN, *SPELLED] * 2
 
 
 def order_to(phone: str, base_url: str = "https://otp.example.com", **changes: Any) -> CallOrder:
@@ -197,18 +192,68 @@ async def served(here: World, listener: socket.socket) -> AsyncIterator[None]:
 async def test_the_code_is_read_and_repeated_on_key_1(phone: str, readings: int) -> None:
     async with world() as here:
         call_id = await here.call(phone)
-        prompt = [SCRIPT.replay_prompt]
-        expected = [SCRIPT.greeting, *READ_ONCE]
-        for _ in range(readings - 1):
-            expected += [*prompt, *READ_AGAIN]
-        expected += [*(prompt if readings <= 3 else []), SCRIPT.goodbye]
-        assert here.carrier.records[call_id].spoken == expected
+        read_again = [OFFER, *READ_AGAIN] * (readings - 1)
+        offered_in_vain = [OFFER] * 2 if readings <= 3 else []
+        assert here.carrier.records[call_id].spoken == [
+            *(GREETING, *READ_ONCE, *read_again, *offered_in_vain, GOODBYE)
+        ]
         assert here.readings == list(range(1, readings + 1))
         assert here.states == [*(CallState.DIALING, CallState.RINGING, CallState.ANSWERED, CallState.COMPLETED)]
         assert {event.call_id for event in here.events} == {call_id}
         assert (here.end.end_reason, here.end.hangup_cause) == (None, "normal by local")
         assert here.end.was_answered
         assert (here.end.talk_seconds or 0) > 20
+
+
+async def test_replays_come_by_themselves_where_the_call_wants_that() -> None:
+    async with world() as here:
+        call_id = await here.call("+14155550102", script=whole_call(CODE, max_replays=2, auto_replay=True))
+        assert here.carrier.records[call_id].spoken == [GREETING, *READ_ONCE, *READ_AGAIN * 2, GOODBYE]
+        assert here.readings == [1, 2, 3]
+
+
+def asked_for(keys: str) -> str:
+    """The wish for keys, as it is heard."""
+    return f"Hello. This is a call from Example with a code for you. To hear it, press {' '.join(words_of(keys))}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "presses", "tries"),
+    [
+        pytest.param(("4", "7"), ("4",), 1, id="at once"),
+        pytest.param(("4", "7"), ("9", "7"), 2, id="the second time"),
+        pytest.param(("42", "71"), ("4", "2"), 1, id="two keys"),
+    ],
+)
+async def test_who_presses_the_keys_hears_the_code(
+    keys: tuple[str, str], presses: tuple[str, ...], tries: int
+) -> None:
+    async with world() as here:
+        here.carrier.stand_in = ScriptedCallee("presses keys", keys=(*presses, "1"))
+        call_id = await here.call("+14155550150", script=whole_call(CODE, keys=keys, max_replays=1))
+        asked = [asked_for(one) for one in keys[:tries]]
+        assert here.carrier.records[call_id].spoken == [*asked, *READ_ONCE, OFFER, *READ_AGAIN, GOODBYE]
+        assert here.readings == [1, 2]
+        assert not any(event.is_without_keys for event in here.events)
+
+
+@pytest.mark.parametrize(
+    "callee",
+    [
+        ScriptedCallee("says nothing"),
+        ScriptedCallee("is a machine", is_machine=True),
+        ScriptedCallee("presses what comes to mind", keys=("1", "1", "1", "1")),
+    ],
+    ids=lambda callee: callee.description,
+)
+async def test_who_does_not_press_the_keys_hears_no_code(callee: ScriptedCallee) -> None:
+    async with world() as here:
+        here.carrier.stand_in = callee
+        call_id = await here.call("+14155550150", script=whole_call(CODE, keys=("42", "71")))
+        assert here.carrier.records[call_id].spoken == [asked_for("42"), asked_for("71"), GOODBYE]
+        assert here.readings == []
+        (told,) = {event for event in here.events if event.is_without_keys}
+        assert told == CallEvent(call_id, CallState.ANSWERED, is_without_keys=True)
 
 
 @pytest.mark.parametrize(
@@ -235,10 +280,10 @@ async def test_a_call_that_goes_otherwise_is_told_as_what_it_was(
 
 async def test_a_machine_is_told_from_a_person_where_that_is_wanted() -> None:
     async with world() as here:
-        await here.call("+14155550109", hang_up_on_machine=True)
+        await here.call("+14155550109", machine_detection=MachineDetection.HANGUP)
         assert (here.end.end_reason, here.readings) == (EndReason.VOICEMAIL, [])
     async with world() as here:
-        await here.call("+14155550101", hang_up_on_machine=True)
+        await here.call("+14155550101", machine_detection=MachineDetection.HANGUP)
         assert here.readings == [1]
     async with world() as here:
         await here.call("+14155550109")

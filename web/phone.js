@@ -14,7 +14,8 @@ const EVENT_WORDS = {
   code_replaced: "New code", verified: "Verified", expired: "Expired", locked: "Locked", cancelled: "Cancelled",
   queued: "Waiting", failed_over: "Next carrier", redialing: "Calling again", code_handed_over: "Code handed over",
   message_queued: "Text message", message_sent: "Text sent", message_delivered: "Text delivered",
-  message_undelivered: "Text lost",
+  message_undelivered: "Text lost", machine_detected: "Machine", keys_pressed: "Keys pressed", wrong_keys: "Wrong keys",
+  code_asked_for: "Code asked for",
 };
 const STATUS_WORDS = {
   pending: "The code is made.", calling: "The call is under way.", delivered: "The code was read to its end.",
@@ -45,6 +46,7 @@ const phoneField = /** @type {HTMLInputElement} */ (element("phone-number"));
 const codeField = /** @type {HTMLInputElement} */ (element("code"));
 const keyField = /** @type {HTMLInputElement} */ (element("api-key"));
 const callButton = element("call-me");
+const modeField = /** @type {HTMLSelectElement} */ (element("mode"));
 const carrierField = /** @type {HTMLSelectElement} */ (element("carrier"));
 const againButton = /** @type {HTMLButtonElement} */ (element("call-again"));
 const textButton = /** @type {HTMLButtonElement} */ (element("text-me"));
@@ -166,8 +168,8 @@ async function whileBusy(buttonId, work) {
 
 async function call() {
   const phone = phoneField.value.trim();
-  const provider = carrierField.value;
-  await send(provider ? { phone, provider } : { phone });
+  const provider = carrierField.value || undefined;
+  await send({ phone, provider, mode: modeField.value === "keypad" ? "keypad" : undefined });
 }
 
 async function text() {
@@ -176,7 +178,7 @@ async function text() {
   await send({ phone: textButton.value, channel: "sms" });
 }
 
-/** @param {{phone: string, provider?: string, channel?: string}} order */
+/** @param {{phone: string, provider?: string, channel?: string, mode?: string}} order */
 async function send(order) {
   const { phone } = order;
   if (phone !== askedPhone) startOver();
@@ -186,8 +188,9 @@ async function send(order) {
   const { ok, status, body } = answer;
   if (status === 401) return holdFor(callNote, () => callButton.click());
   if (!ok) return refuse(answer);
+  const shown = body.deduplicated ? shownCode() : body.code;
   startOver();
-  remember(body.verification_id);
+  remember(body.verification_id, shown);
   offerAgain(body);
   tell(callNote, "", sentNote(body));
   poll();
@@ -248,10 +251,22 @@ function startOver() {
   forgetLastCall();
 }
 
-/** @param {string} id */
-function remember(id) {
+/** @param {string} id @param {string} [code] what the callee is to type on the telephone */
+function remember(id, code = "") {
   verificationId = id;
   sessionStorage.setItem("verification_id", id);
+  sessionStorage.setItem("shown_code", code);
+  show(code);
+}
+
+/** @param {string} code */
+function show(code) {
+  element("shown").hidden = !code;
+  setText("shown-code", code);
+}
+
+function shownCode() {
+  return sessionStorage.getItem("shown_code") ?? "";
 }
 
 /** @param {any} sent */
@@ -328,6 +343,7 @@ function renderStatus(status) {
   setText("status-words", `${words}${status.status === "undelivered" ? ` (${causes.filter(Boolean).join(", ")})` : ""}`);
   setText("status-carrier", carrierField.length > 2 && status.provider ? `through ${status.provider}` : "");
   element("status").dataset.status = status.status;
+  if (status.status === "verified" && shownCode()) succeed(); // it was typed, and checked, on the telephone
   const start = Date.parse(status.timeline[0]?.at);
   element("timeline").replaceChildren(...status.timeline.map((entry) => timelineEntry(entry, start)));
   element("timeline").scrollLeft = element("timeline").scrollWidth;
@@ -345,7 +361,7 @@ function timelineEntry(entry, start) {
 function offerAgain(sent) {
   againButton.value = textButton.value = sent.phone;
   element("again").hidden = false;
-  textButton.hidden = !sent.fallback_available;
+  textButton.hidden = !sent.fallback_available || !!sent.code;
   againTimer = countDown(Math.max(AGAIN_AFTER_SECONDS, sent.resend_after), (left) => {
     againButton.disabled = textButton.disabled = left > 0;
     setText("again-wait", left > 0 ? `You can ask again in ${duration(left)}` : "We call you once more.");
@@ -408,4 +424,5 @@ againButton.onclick = () => {
 };
 textButton.onclick = () => whileBusy("text-me", text);
 startTelephone(onConnection);
+show(shownCode());
 if (verificationId) poll();

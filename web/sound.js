@@ -82,6 +82,11 @@ export function say({ text, language, audio_url }) {
   else speakInBrowser(text, language);
 }
 
+/** Play a file after what is being said. @param {string} url */
+export function play(url) {
+  if (!isMuted && navigator.userActivation?.hasBeenActive) playInTurn(url);
+}
+
 /** Stop the voice and forget what it was still to say. */
 export function hush() {
   waiting.length = 0;

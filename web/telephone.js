@@ -6,10 +6,9 @@ import * as sound from "./sound.js";
 
 const RECONNECT_MS = 1500;
 const STALE_MS = 1000;
-const MENU_KEY = "1";
+const MOST_SLOTS = 10;
 const FRESH = {
-  from: "", answeredAt: 0, hungUp: false, sentence: "", isWhole: false, isStale: false, waitsForKey: false,
-  position: 0, current: -1,
+  from: "", answeredAt: 0, hungUp: false, sentence: "", isWhole: false, isStale: false, position: 0, current: -1,
 };
 /** The carrier's words for an end; a failure's words say what happened and are shown as they are. */
 const END_WORDS = {
@@ -18,9 +17,14 @@ const END_WORDS = {
 };
 
 /**
+ * A wait for keys: how many it takes, those that are typed, and those that were named for the rest.
+ * @typedef {{keys: number, typed: string, wanted: string}} Asked
+ */
+
+/**
  * `position` is where the next digit goes, `current` the digit that is being said, or -1. `isWhole`: the row of
  * digits was seen from its beginning, so a second reading moves along it instead of replacing it.
- * @typedef {typeof FRESH & {id: string, digits: string[]}} Call
+ * @typedef {typeof FRESH & {id: string, digits: string[], asked: Asked | null}} Call
  */
 
 /** @type {Map<string, Call>} */
@@ -79,10 +83,11 @@ function receive(event) {
   if (event.event === "ended") return end(event.call, event.reason);
   const call = callOf(event.call);
   call.from = event.from;
-  call.waitsForKey = event.event === "waiting_for_key";
+  call.asked = event.asked ?? null;
   if (event.event !== "silence") call.current = -1;
   if (event.event !== "ringing") call.answeredAt ||= Date.now();
   if (event.event === "speaking") hear(call, event);
+  else if (event.event === "playing") hearRecording(call, event.audio_url);
   else element("spoken-digit").textContent = ""; // so that the same digit twice is announced twice
   render();
 }
@@ -107,16 +112,24 @@ function markStale() {
 function callOf(id) {
   const known = calls.get(id);
   if (known && !known.isStale) return known;
-  const call = { ...FRESH, id, answeredAt: known?.answeredAt ?? 0, digits: [] };
+  const call = { ...FRESH, id, answeredAt: known?.answeredAt ?? 0, digits: [], asked: null };
   calls.set(id, call);
   return call;
 }
 
-/** @param {Call} call @param {{text: string, language: string, audio_url: string | null}} utterance */
+/** @param {Call} call @param {{text: string, character: string, language: string, audio_url: string | null}} utterance */
 function hear(call, utterance) {
-  if ([...utterance.text].length === 1) hearDigit(call, utterance.text);
-  else hearSentence(call, utterance.text);
+  const { text, character } = utterance;
+  if (!character) hearSentence(call, text);
+  else if (call.asked) call.sentence += ` ${character}`; // a key that a prompt names is no part of a code
+  else hearDigit(call, character);
   if (call === shownCall()) sound.say(utterance);
+}
+
+/** The page may have another of this machine's names than the file's address. @param {Call} call @param {string} url */
+function hearRecording(call, url) {
+  hearSentence(call, "♪ A recording is played");
+  if (call === shownCall()) sound.play(new URL(url).pathname);
 }
 
 /** @param {Call} call @param {string} digit */
@@ -141,7 +154,7 @@ function end(id, reason) {
   if (call === shownCall()) sound.hush();
   calls.delete(id);
   const words = call.hungUp ? "You hung up" : (END_WORDS[reason] ?? reason);
-  ended = { call: { ...call, current: -1, waitsForKey: false }, reason: words };
+  ended = { call: { ...call, current: -1, asked: null }, reason: words };
   render();
 }
 
@@ -169,7 +182,7 @@ function press(key) {
   const call = shownCall();
   if (!call?.answeredAt) return;
   sound.pressTone(key);
-  if (call.waitsForKey) sound.hush();
+  if (call.asked) sound.hush();
   flash(key);
   act(`keys/${encodeURIComponent(key)}`);
 }
@@ -223,12 +236,27 @@ function renderCaller(state, call) {
 /** @param {Call | undefined} call */
 function renderSpeech(call) {
   setText("spoken", call && calls.has(call.id) ? call.sentence : "");
-  setText("key-prompt", call?.waitsForKey ? `Press ${MENU_KEY} now` : "");
-  keys.forEach((key) => key.classList.toggle("wanted", !!call?.waitsForKey && key.dataset.key === MENU_KEY));
+  renderAsked(call?.asked);
   const digits = call?.digits ?? [];
   element("digits").hidden = digits.length === 0;
   element("digits").setAttribute("aria-label", `Digits heard: ${digits.join(" ")}`);
   element("digits").replaceChildren(...digits.map((digit, place) => tile(digit, place === call?.current)));
+}
+
+/** What is asked for, and how far it is typed. @param {Asked | null} [asked] */
+function renderAsked(asked) {
+  setText("key-prompt", asked ? askedWords(asked) : "");
+  const slots = asked && asked.keys > 1 ? [...asked.typed.padEnd(asked.keys)].slice(0, MOST_SLOTS) : [];
+  element("typed").hidden = slots.length === 0;
+  element("typed").replaceChildren(...slots.map((key) => tile(key, false)));
+  keys.forEach((key) => key.classList.toggle("wanted", !!asked?.wanted && key.dataset.key === asked.wanted[0]));
+}
+
+/** @param {Asked} asked */
+function askedWords({ keys: count, wanted }) {
+  if (wanted) return `Press ${[...wanted].join(" ")} now`;
+  if (count === 1) return "Press a key now";
+  return count > MOST_SLOTS ? "Type now" : `Type ${count} digits now`;
 }
 
 /** @param {string} digit @param {boolean} isCurrent */

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 
-from call_script import WholeCall
 from carrier_settings import CarrierSettings
 from phone_numbers import region_of, to_e164
 from settings import Settings
 from tests.conftest import RunningService, keep_secret
+from tests.whole_calls import whole_call
 from voice_provider import CallOrder, CallUrls
 
 MAX_LOOKS = 900
@@ -118,7 +118,5 @@ def call_order(order: LiveOrder, settings: Settings) -> CallOrder:
     """A call that is placed with the client alone; its callbacks lead nowhere."""
     url = f"{settings.public_url}/nowhere"
     urls = CallUrls(answer=url, fallback=url, choice=url, hangup=url, ring=url, events=url)
-    script = WholeCall(
-        "en-US", "Hello.", "Your code is", "000000", "Once more.", "Press 1.", "Goodbye.", 0, "a test"
-    )
+    script = whole_call("000000", max_replays=0, app_name="a test")
     return CallOrder(order.to, settings.from_number_of(order.carrier), urls, 30, 60, script=script)

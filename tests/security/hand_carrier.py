@@ -14,6 +14,7 @@ import httpx
 from clock import Clock
 from simulator import vobiz_call
 from tests.conftest import VOBIZ_TOKEN, RunningService, keep_secret, run_service
+from tests.hearing import heard
 
 PUBLIC_URL = "https://otp.example.com"
 VOBIZ: dict[str, Any] = {
@@ -123,11 +124,9 @@ async def start_call(service: RunningService, carrier: HandCarrier, phone: str, 
 
 
 def spoken(answer: httpx.Response) -> str:
-    """The single characters that a document has read out; the answer must be XML that a carrier takes."""
+    """The characters that a document has read out; the answer must be XML that a carrier takes."""
     assert answer.headers["content-type"] == "application/xml"
-    return "".join(
-        one.text for one in vobiz_call.read(answer.content) if one.name == "Speak" and len(one.text) == 1
-    )
+    return heard(one.text for one in vobiz_call.read(answer.content) if one.name == "Speak")
 
 
 TWICE = CODE * 2

@@ -23,6 +23,7 @@ from simulator.callbacks import Unreachable
 from simulator.clock import SimulatorClock
 from simulator.vobiz_call import callback_sender
 from tests.conftest import NO_LIMITS, OTP_SECRET, VOBIZ_TOKEN, FakeTime, keep_secret
+from tests.hearing import heard
 
 T = TypeVar("T")
 
@@ -392,7 +393,7 @@ class ServiceMachine(RuleBasedStateMachine):
         if not answer.content:
             return
         texts = [element.text or "" for element in ElementTree.fromstring(answer.content).iter("Speak")]
-        spelled = "".join(text for text in texts if len(text) == 1)
+        spelled = heard(texts)
         if not spelled:
             return
         assert spelled[: len(spelled) // 2] == spelled[len(spelled) // 2 :]

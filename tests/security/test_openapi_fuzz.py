@@ -36,6 +36,7 @@ OPERATIONS = [
     "POST /verify-otp",
     "GET /otp-status/{phone}",
     "POST /send-otp",
+    "POST /send-alert",
     "POST /cancel-otp",
     *(
         f"POST {path}{token}"
