@@ -9,11 +9,18 @@ RATE = 8000
 LOWEST_HZ, HIGHEST_HZ = 300, 3400
 SPEECH_LEVEL = 10 ** (-20 / 20)  # of the speech-active samples, below full scale
 _MU = 255
-_FRAME = RATE // 50  # 20 ms: the grain at which speech is told from silence
+_FRAME_SECONDS = 0.02  # the grain at which speech is told from silence
 _QUIETEST_SPEECH = 10 ** (-35 / 20)  # below the loudest frame; quieter frames are silence
 _HUM_HZ = 50
 _HUM_HARMONICS = range(7, 16, 2)  # of mains hum, those that the band lets through
 _HUM_SHARE = 0.1  # of the noise's power
+
+
+def resampled(samples: Samples, rate: int) -> Samples:
+    """A sound of another rate at the line's, without what that rate cannot carry."""
+    count = round(len(samples) * RATE / rate)
+    spectrum = np.fft.rfft(samples)[: count // 2 + 1]
+    return np.fft.irfft(spectrum, count) * (count / len(samples))
 
 
 def telephone_band(samples: Samples) -> Samples:
@@ -46,10 +53,16 @@ def mu_law_decode(encoded: NDArray[np.uint8]) -> Samples:
     return np.where(bits & 0x80, -level, level) / 8192
 
 
+def frame_powers(samples: Samples, seconds: float) -> Samples:
+    """Mean power of each piece that is so long."""
+    length = round(RATE * seconds)
+    powers: Samples = np.mean(samples[: len(samples) // length * length].reshape(-1, length) ** 2, axis=1)
+    return powers
+
+
 def active_power(samples: Samples) -> float:
     """Mean power of the samples that are speech: without the pauses, which would flatter a slow style."""
-    whole = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
-    powers = np.mean(whole**2, axis=1)
+    powers = frame_powers(samples, _FRAME_SECONDS)
     return float(np.mean(powers[powers > np.max(powers) * _QUIETEST_SPEECH**2]))
 
 

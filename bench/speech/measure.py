@@ -1,14 +1,16 @@
 """The measure: the same codes in every style, over lines with more and less noise, and what a listener writes down."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from bench.speech.acquaintance import adapt
 from bench.speech.line import over_the_line
 from bench.speech.listener import CODE_LENGTH, Listener
 from bench.speech.styles import STYLES, Style
@@ -17,6 +19,7 @@ from bench.speech.voice import spoken
 SEED = 20261121
 NOISE_DB: tuple[float | None, ...] = (None, 20, 10)
 PROCESSES = 2
+_SPAWN = get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,21 @@ def drawn_codes(count: int) -> list[str]:
     return ["".join(source.choices("0123456789", k=CODE_LENGTH)) for _ in range(count)]
 
 
-def measure(style_number: int, noise_db: float | None, codes: Sequence[str]) -> Result:
-    return measure_style(STYLES[style_number], noise_db, codes)
+def measure_all(count: int) -> Iterator[Result]:
+    """Every style at every noise level, in that order; the results come as they are ready."""
+    codes = drawn_codes(count)
+    jobs = [(style, noise_db) for style in range(len(STYLES)) for noise_db in NOISE_DB]
+    with TemporaryDirectory(prefix="voice-otp-") as folder, ProcessPoolExecutor(PROCESSES, mp_context=_SPAWN) as pool:
+        model = Path(folder)
+        adapt(model)
+        yield from (done.result() for done in [pool.submit(_measure, model, *job, codes) for job in jobs])
 
 
-def measure_style(style: Style, noise_db: float | None, codes: Sequence[str]) -> Result:
-    listener = _listener(noise_db)
+def _measure(model: Path, style: int, noise_db: float | None, codes: Sequence[str]) -> Result:
+    return measure_style(STYLES[style], noise_db, codes, Listener(model))
+
+
+def measure_style(style: Style, noise_db: float | None, codes: Sequence[str], listener: Listener) -> Result:
     codes_right = digits_right = 0
     seconds = 0.0
     for number, code in enumerate(codes):
@@ -61,17 +73,3 @@ def measure_style(style: Style, noise_db: float | None, codes: Sequence[str]) ->
         digits_right += sum(one == other for one, other in zip(written, code, strict=False))
         seconds += call.seconds
     return Result(style.name, noise_db, len(codes), codes_right, digits_right, seconds / len(codes))
-
-
-@cache
-def _listener(noise_db: float | None) -> Listener:
-    return Listener(noise_db)
-
-
-def measure_all(count: int) -> list[Result]:
-    """Every style at every noise level, in that order."""
-    codes = drawn_codes(count)
-    jobs = [(style, noise_db) for style in range(len(STYLES)) for noise_db in NOISE_DB]
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(measure, style, noise_db, codes) for style, noise_db in jobs]
-        return [future.result() for future in futures]

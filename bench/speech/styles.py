@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 
-from call_script import CallScript, Pause, ScriptWriter, Speak, Step, load_spoken_texts
+from call_script import CallScript, Manner, Pause, Speak, Step
+from languages import load_spoken_texts
+from script_writer import ScriptWriter
+from speech import SPOKEN_TEXTS
 
-LANGUAGE = "en-US"
-SPOKEN_TEXTS = Path(__file__).parents[2] / "spoken_texts"
+MANNER = Manner("en-US")
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+APP_NAME = "your app"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,54 +20,60 @@ class Style:
     write: Callable[[str], CallScript]
 
 
-def read_code(code: str, language: str = LANGUAGE) -> CallScript:
-    """The service's own script: what it says until it offers to say the code again."""
-    writer = ScriptWriter(load_spoken_texts(SPOKEN_TEXTS), "your app", language)
-    script = writer.read_code(code, language, with_greeting=True, with_menu=False)
+def ours(code: str) -> CallScript:
+    """The service's own script with its defaults, up to the offer to hear the code again."""
+    script = _writer().read_code(code, MANNER, reading=1)
     return tuple(step for step in script if isinstance(step, Speak | Pause))
 
 
 def one_speak_per_digit(code: str) -> CallScript:
-    """The idiom of Vobiz's own sample: a second of silence after each digit, and the whole twice."""
+    """The idiom of Vobiz's own sample: a second of silence after each digit, and the message twice."""
     digits: list[Step] = []
     for digit in code:
-        digits += [Speak(digit, LANGUAGE), Pause(1)]
-    opening, again = _prompts(code)
-    return (Pause(1), *opening, *digits, *again, *digits)
+        digits += [_speak(digit), Pause(1)]
+    return _twice(digits)
 
 
 def comma_joined(code: str) -> CallScript:
     """All digits in one utterance."""
-    opening, _ = _prompts(code)
-    return (Pause(1), *opening, Speak(", ".join(code), LANGUAGE))
+    opening, _ = _prompts()
+    return (Pause(1), *opening, _speak(", ".join(code)))
 
 
 def full_stops_twice(code: str) -> CallScript:
-    """All digits in one utterance, with full stops between them, and the whole twice."""
-    opening, again = _prompts(code)
-    digits = Speak(". ".join(code) + ".", LANGUAGE)
-    return (Pause(1), *opening, digits, *again, digits)
+    """All digits in one utterance, with full stops between them, and the message twice."""
+    return _twice([_speak(". ".join(code) + ".")])
 
 
-def _prompts(code: str) -> tuple[list[Speak], list[Speak]]:
+def _twice(digits: list[Step]) -> CallScript:
+    opening, again = _prompts()
+    return (Pause(1), *opening, *digits, *again, *digits)
+
+
+@cache
+def _writer() -> ScriptWriter:
+    return ScriptWriter(load_spoken_texts(SPOKEN_TEXTS), APP_NAME)
+
+
+@cache
+def _prompts() -> tuple[list[Speak], list[Speak]]:
     """Our own words before the first reading, and before the second one."""
-    before, after = [], []
-    is_read = False
-    for step in read_code(code):
-        if isinstance(step, Speak):
-            if holds_digits(step):
-                is_read = True
-            else:
-                (after if is_read else before).append(step)
-    return before, after
+    words = [step for step in ours("0") if isinstance(step, Speak)]
+    first, second = (number for number, step in enumerate(words) if is_digit(step))
+    return words[:first], words[first + 1 : second]
 
 
-def holds_digits(step: Step) -> bool:
-    return isinstance(step, Speak) and any(character.isdigit() for character in step.text)
+def is_digit(step: Step) -> bool:
+    """Whether a step says a digit, as a word or a figure, or all of them."""
+    return isinstance(step, Speak) and (step.text in WORDS or any(map(str.isdigit, step.text)))
+
+
+def _speak(text: str) -> Speak:
+    return Speak(text, MANNER.language)
 
 
 STYLES = (
-    Style("ours", read_code),
+    Style("ours", ours),
     Style("one Speak per digit, twice", one_speak_per_digit),
     Style("comma-joined", comma_joined),
     Style('". "-joined, twice', full_stops_twice),

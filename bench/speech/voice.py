@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.speech.line import RATE, Samples
-from bench.speech.styles import holds_digits
-from call_script import CallScript, Pause, Speak
-from simulator.speech_engine import NORMAL_WORDS_PER_MINUTE, resampled, speak
+from bench.speech.line import RATE, Samples, resampled
+from bench.speech.styles import is_digit
+from call_script import NORMAL_RATE, CallScript, Pause, Speak
+from simulator.speech_engine import NORMAL_WORDS_PER_MINUTE, speak
 
 AFTERWARDS_SECONDS = 0.5  # the line stays open after the last digit
 
@@ -30,8 +30,8 @@ def spoken(script: CallScript) -> SpokenCall:
         if isinstance(step, Pause):
             piece = np.zeros(round(step.seconds * RATE))
         elif isinstance(step, Speak):
-            piece = utterance(step.text, step.language, getattr(step, "rate", 100))
-            if holds_digits(step):
+            piece = utterance(step.text, step.language, step.rate)
+            if is_digit(step):
                 is_reading, last_digit = True, length + len(piece)
             else:
                 if is_reading:
@@ -49,7 +49,7 @@ def spoken(script: CallScript) -> SpokenCall:
 
 
 @lru_cache(maxsize=4096)
-def utterance(text: str, language: str, rate_percent: int = 100) -> Samples:
-    words_per_minute = round(NORMAL_WORDS_PER_MINUTE * rate_percent / 100)
-    sound = resampled(speak(text, language, words_per_minute), RATE)
-    return np.array(sound.samples, dtype=np.float64) / 32768
+def utterance(text: str, language: str, rate_percent: int = NORMAL_RATE) -> Samples:
+    words_per_minute = round(NORMAL_WORDS_PER_MINUTE * rate_percent / NORMAL_RATE)
+    sound = speak(text, language, words_per_minute)
+    return resampled(np.array(sound.samples, dtype=np.float64) / 32768, sound.rate)
