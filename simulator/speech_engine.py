@@ -1,19 +1,17 @@
 """Text to samples with eSpeak NG: the library of the package `espeakng-loader`, else the system's.
 
-The library keeps its state in globals and is not thread-safe. So the service runs this file as a program, once per text:
+The library keeps its state in globals and is not thread-safe. So this file is run as a program, once per text:
 `python -m simulator.speech_engine LANGUAGE WORDS_PER_MINUTE < text > audio.wav`
 """
 
 import ctypes
 import io
-import math
 import sys
 import wave
 from array import array
 from ctypes.util import find_library
 from functools import cache
 from importlib.util import find_spec
-from operator import mul
 from typing import NamedTuple
 
 NORMAL_WORDS_PER_MINUTE = 150
@@ -52,7 +50,7 @@ def speak(text: str, language: str, words_per_minute: int = NORMAL_WORDS_PER_MIN
     engine.espeak_SetParameter(_RATE, words_per_minute, 0)
     samples = array("h")
 
-    @_Callback
+    @_Callback  # type: ignore[untyped-decorator]
     def take(block: "ctypes._Pointer[ctypes.c_short]", count: int, _events: int) -> int:
         if block:
             samples.frombytes(ctypes.string_at(block, 2 * count))
@@ -75,7 +73,7 @@ def _voice_names(language: str) -> tuple[str, ...]:
 def _started_engine() -> tuple[ctypes.CDLL, int]:
     """The library and its sample rate. Raises: ValueError when it is not installed or cannot start."""
     try:
-        import espeakng_loader
+        import espeakng_loader  # type: ignore[import-untyped]
     except ImportError:
         path, data = find_library("espeak-ng"), None
     else:
@@ -91,39 +89,6 @@ def _started_engine() -> tuple[ctypes.CDLL, int]:
     if rate <= 0:
         raise ValueError("espeak-ng does not find its data")
     return engine, rate
-
-
-def resampled(sound: Sound, rate: int) -> Sound:
-    """The same sound at a lower rate, without what that rate cannot carry: a windowed-sinc low-pass filter."""
-    common = math.gcd(sound.rate, rate)
-    up, down = rate // common, sound.rate // common
-    half = math.ceil(_SINC_LOBES * sound.rate / rate)
-    phases = [_low_pass(phase / up, half, rate / sound.rate) for phase in range(up)]
-    silence = array("h", bytes(2 * half))
-    padded = silence + sound.samples + silence
-    samples = array("h")
-    for index in range(len(sound.samples) * up // down):
-        start, phase = divmod(index * down, up)
-        value = round(sum(map(mul, phases[phase], padded[start + 1 : start + 1 + 2 * half])))
-        samples.append(max(-32768, min(32767, value)))
-    return Sound(samples, rate)
-
-
-_SINC_LOBES = 24
-_CUTOFF = 0.94  # of what the lower rate can carry: the filter needs the rest to fall
-
-
-def _low_pass(offset: float, half: int, ratio: float) -> list[float]:
-    """The filter around a point that lies `offset` of a sample behind the sample in its middle."""
-    cutoff = _CUTOFF * ratio
-    taps = []
-    for place in range(1 - half, half + 1):
-        distance = place - offset
-        angle = math.pi * cutoff * distance
-        sinc = math.sin(angle) / angle if angle else 1.0
-        taps.append(sinc * (0.5 + 0.5 * math.cos(math.pi * distance / half)))
-    total = sum(taps)
-    return [tap / total for tap in taps]
 
 
 def wav_bytes(sound: Sound) -> bytes:

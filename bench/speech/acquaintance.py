@@ -1,9 +1,9 @@
 """The listener gets used to a voice on a telephone: the acoustic model of PocketSphinx is adapted to it.
 
-That model was trained on people and wide-band recordings; without this it hears a third of the digits of a synthetic
-voice on a telephone wrong, whatever the style. Its Gaussians are moved towards rows of digits that the voice says
-over a line with a little noise (maximum a posteriori adaptation). The rows are not among those of the measure, and a
-third of them is spoken in each manner: digit by digit, joined by commas, joined by full stops.
+That model was trained on people and wide-band recordings; without this it takes many digits of a synthetic voice
+on a telephone for others, whatever the style. Its Gaussians are moved towards rows of digits that the voice says
+over a line with a little noise (maximum a posteriori adaptation). The rows are drawn apart from those of the
+measure, and a third of them is spoken in each manner: digit by digit, joined by commas, joined by full stops.
 """
 
 import random
@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from pocketsphinx import Decoder, get_model_path
+from pocketsphinx import Decoder, get_model_path  # type: ignore[import-untyped]
 
 from bench.speech.features import CEPSTRA, MODEL_RATE, cepstra, with_changes
 from bench.speech.line import RATE, Samples, over_the_line
@@ -31,16 +31,18 @@ _MAGIC = 0x11223344
 _SILENCE = "SIL"
 # The order of the model's codebooks: one for each phone, by name.
 _PHONES = (
-    "+NSN+ +SPN+ AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH SIL T TH UH UW V W Y Z ZH"
-).split()
+    "+NSN+", "+SPN+", "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G",
+    "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "SIL", "T", "TH",
+    "UH", "UW", "V", "W", "Y", "Z", "ZH",
+)  # fmt: skip
 
 Alignment = list[tuple[str, slice]]
 """The phones of a row, in their order, with their frames."""
 
 
-def adapt(folder: Path) -> None:
+def adapt(folder: Path, rows: int = ROWS) -> None:
     """Leave a model in an empty folder, with the mean of the cepstra that it expects taken away in `mean.npy`."""
-    rows = _practice_rows()
+    practice = _practice_rows(rows)
     original = Path(get_model_path()) / "en-us" / "en-us"
     shutil.copytree(original, folder, dirs_exist_ok=True)
     # The mean of an utterance must not be taken away: it would depend on how long its pauses are.
@@ -48,11 +50,11 @@ def adapt(folder: Path) -> None:
     text = feat_params.read_text(encoding="ascii")
     feat_params.write_text(text.replace("-cmn batch", "-cmn none"), encoding="ascii")
 
-    quiet = [cepstra(over_the_line(sound, None, np.random.default_rng(_SEED))) for _, sound in rows]
+    quiet = [cepstra(over_the_line(sound, None, np.random.default_rng(_SEED))) for _, sound in practice]
     loud = np.concatenate([one[one[:, 0] > np.median(one[:, 0])] for one in quiet])
-    aligned = _aligned(folder, [words for words, _ in rows], quiet, loud.mean(axis=0))
+    aligned = _aligned(folder, [words for words, _ in practice], quiet, loud.mean(axis=0))
     noise = np.random.default_rng(_SEED)
-    heard = [cepstra(over_the_line(sound, NOISE_DB, noise)) for _, sound in rows]
+    heard = [cepstra(over_the_line(sound, NOISE_DB, noise)) for _, sound in practice]
     spoken = [
         one[frames]
         for one, phones in zip(heard, aligned, strict=True)
@@ -64,11 +66,11 @@ def adapt(folder: Path) -> None:
     _move(folder, _frames_of_phones([one - mean for one in heard], aligned))
 
 
-def _practice_rows() -> list[tuple[str, Samples]]:
+def _practice_rows(count: int) -> list[tuple[str, Samples]]:
     """Words, and how they sound."""
     source = random.Random(_SEED)  # noqa: S311
     rows = []
-    for number in range(ROWS):
+    for number in range(count):
         code = source.choices("0123456789", k=_CODE_LENGTH)
         words = [WORDS[int(digit)] for digit in code]
         if number % 3 == 0:

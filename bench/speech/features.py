@@ -1,6 +1,6 @@
-"""What the recogniser works on: mel-frequency cepstra, a hundred frames a second, as its model was trained on them.
+"""What the recogniser works on: mel-frequency cepstra, a hundred frames a second, as its model knows them.
 
-They are computed here, and not by PocketSphinx, so that what is heard and what its model is adapted with are the same.
+They are computed here, and not by PocketSphinx, so that what is heard is what its model was adapted with.
 """
 
 import numpy as np
@@ -49,11 +49,9 @@ def with_changes(rows: Samples) -> list[Samples]:
 def _mel_filters() -> Samples:
     """Triangles of the same area, their corners evenly apart on the mel scale."""
     ends = 2595 * np.log10(1 + np.array([_LOWEST_HZ, _HIGHEST_HZ]) / 700)
-    corners = 700 * (10 ** (np.linspace(*ends, _FILTERS + 2) / 2595) - 1)
+    corners = 700 * (10 ** (np.linspace(ends[0], ends[1], _FILTERS + 2) / 2595) - 1)
     bin_hz = MODEL_RATE / _FFT
-    left, middle, right = (
-        (np.round(corners / bin_hz) * bin_hz)[at : at + _FILTERS, None] for at in range(3)
-    )
+    left, middle, right = ((np.round(corners / bin_hz) * bin_hz)[at : at + _FILTERS, None] for at in range(3))
     hertz = np.arange(_FFT // 2 + 1) * bin_hz
     rise, fall = (hertz - left) / (middle - left), (right - hertz) / (right - middle)
     filters: Samples = np.maximum(0, np.minimum(rise, fall)) * 2 / (right - left)
@@ -63,6 +61,6 @@ def _mel_filters() -> Samples:
 def _cosines() -> Samples:
     """The orthonormal cosine transform of the second kind."""
     order = np.arange(CEPSTRA)[:, None]
-    matrix = np.cos(np.pi * order * (np.arange(_FILTERS) + 0.5) / _FILTERS) * np.sqrt(2 / _FILTERS)
+    matrix: Samples = np.cos(np.pi * order * (np.arange(_FILTERS) + 0.5) / _FILTERS) * np.sqrt(2 / _FILTERS)
     matrix[0] *= np.sqrt(0.5)
     return matrix

@@ -1,5 +1,7 @@
 """A telephone line: 8 kHz, the telephone band, G.711 mu-law, and noise at a given ratio to the speech."""
 
+import struct
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,11 +32,12 @@ def telephone_band(samples: Samples) -> Samples:
     return np.fft.irfft(spectrum, len(samples))
 
 
-def _band_response(hertz: Samples) -> Samples:
+def _band_response(hertz: NDArray[np.floating]) -> Samples:
     """Flat in the band, with slopes of about 100 Hz on both sides."""
     rise = np.clip((hertz - LOWEST_HZ + 100) / 100, 0, 1)
     fall = np.clip((HIGHEST_HZ + 100 - hertz) / 100, 0, 1)
-    return np.sin(rise * np.pi / 2) ** 2 * np.sin(fall * np.pi / 2) ** 2
+    response: Samples = np.sin(rise * np.pi / 2) ** 2 * np.sin(fall * np.pi / 2) ** 2
+    return response
 
 
 def mu_law_encode(samples: Samples) -> NDArray[np.uint8]:
@@ -43,7 +46,8 @@ def mu_law_encode(samples: Samples) -> NDArray[np.uint8]:
     segment = np.floor(np.log2(level)).astype(np.int64) - 5
     step = (level >> (segment + 1)) & 0xF
     sign = np.where(samples < 0, 0x80, 0)
-    return (~(sign | segment << 4 | step) & 0xFF).astype(np.uint8)
+    encoded: NDArray[np.uint8] = (~(sign | segment << 4 | step) & 0xFF).astype(np.uint8)
+    return encoded
 
 
 def mu_law_decode(encoded: NDArray[np.uint8]) -> Samples:
@@ -75,7 +79,8 @@ def line_noise(count: int, power: float, random: np.random.Generator) -> Samples
     for harmonic, phase in zip(_HUM_HARMONICS, phases, strict=True):
         hum += np.sin(2 * np.pi * _HUM_HZ * harmonic * seconds + phase)
     noise = hiss * np.sqrt((1 - _HUM_SHARE) / np.mean(hiss**2)) + hum * np.sqrt(_HUM_SHARE / np.mean(hum**2))
-    return noise * np.sqrt(power / np.mean(noise**2))
+    scaled: Samples = noise * np.sqrt(power / np.mean(noise**2))
+    return scaled
 
 
 def over_the_line(speech: Samples, noise_db: float | None, random: np.random.Generator) -> Samples:
@@ -86,3 +91,23 @@ def over_the_line(speech: Samples, noise_db: float | None, random: np.random.Gen
     if noise_db is None:
         return heard
     return heard + line_noise(len(heard), active_power(heard) / 10 ** (noise_db / 10), random)
+
+
+def samples_wav(samples: Samples) -> bytes:
+    """A WAV file of 16 bit PCM."""
+    data = np.round(samples * 32767).astype("<i2").tobytes()
+    return _wav(1, 16, b"", data)
+
+
+def mu_law_wav(encoded: NDArray[np.uint8]) -> bytes:
+    """A WAV file of G.711 mu-law."""
+    count = struct.pack("<4sII", b"fact", 4, len(encoded))
+    return _wav(7, 8, count, encoded.tobytes())
+
+
+def _wav(tag: int, bits: int, chunks: bytes, data: bytes) -> bytes:
+    size = bits // 8
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, tag, 1, RATE, RATE * size, size, bits)
+    padded = data + bytes(len(data) % 2)
+    body = b"WAVE" + form + chunks + struct.pack("<4sI", b"data", len(data)) + padded
+    return struct.pack("<4sI", b"RIFF", len(body)) + body

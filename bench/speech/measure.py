@@ -1,4 +1,4 @@
-"""The measure: the same codes in every style, over lines with more and less noise, and what a listener writes down."""
+"""The measure: the same codes in every style, over lines with more and less noise, and what is written down."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,6 @@ from bench.speech.voice import spoken
 SEED = 20261121
 NOISE_DB: tuple[float | None, ...] = (None, 20, 10)
 PROCESSES = 2
-_SPAWN = get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,10 @@ def measure_all(count: int) -> Iterator[Result]:
     """Every style at every noise level, in that order; the results come as they are ready."""
     codes = drawn_codes(count)
     jobs = [(style, noise_db) for style in range(len(STYLES)) for noise_db in NOISE_DB]
-    with TemporaryDirectory(prefix="voice-otp-") as folder, ProcessPoolExecutor(PROCESSES, mp_context=_SPAWN) as pool:
+    with (
+        TemporaryDirectory(prefix="voice-otp-") as folder,
+        ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool,
+    ):
         model = Path(folder)
         adapt(model)
         yield from (done.result() for done in [pool.submit(_measure, model, *job, codes) for job in jobs])

@@ -17,6 +17,7 @@ APP_NAME = "your app"
 @dataclass(frozen=True, slots=True)
 class Style:
     name: str
+    file_name: str
     write: Callable[[str], CallScript]
 
 
@@ -73,8 +74,8 @@ def _speak(text: str) -> Speak:
 
 
 STYLES = (
-    Style("ours", ours),
-    Style("one Speak per digit, twice", one_speak_per_digit),
-    Style("comma-joined", comma_joined),
-    Style('". "-joined, twice', full_stops_twice),
+    Style("ours", "ours", ours),
+    Style("one Speak per digit, twice", "one-speak-per-digit", one_speak_per_digit),
+    Style("comma-joined", "comma-joined", comma_joined),
+    Style('". "-joined, twice', "full-stops", full_stops_twice),
 )
