@@ -15,7 +15,6 @@ _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .title { font-size: 15px; font-weight: 600 }
 .level { font-weight: 600 }
-.frame { stroke: #8b949e; stroke-opacity: 0.6 }
 @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } }
 """
 
@@ -33,7 +32,6 @@ def picture(results: Sequence[Result]) -> str:
         top += _GROUP_GAP - _GAP
     height = top - 8
     codes = results[0].codes
-    axis = f'<line class="frame" x1="{_LEFT}" x2="{_LEFT}" y1="{_TOP}" y2="{top - _GROUP_GAP}"/>'
     title = f"Codes understood, of {codes}, and how long the call has lasted by then"
     return "\n".join(
         [
@@ -42,7 +40,6 @@ def picture(results: Sequence[Result]) -> str:
             f"<style>{_STYLE}</style>",
             f'<text class="title" x="16" y="26">{title}</text>',
             *bars,
-            axis,
             "</svg>\n",
         ]
     )
