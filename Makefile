@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench prove clean
+.PHONY: run test check bench bench-speech samples audio prove clean
 
 run: $(VENV)/run.done
 	@$(BIN)/python server.py
@@ -18,6 +18,17 @@ check: $(VENV)/dev.done
 
 bench: $(VENV)/dev.done
 	@$(BIN)/python -m bench.http_bench
+
+bench-speech: $(VENV)/dev.done
+	@$(BIN)/python -m bench.speech --picture docs/how-clearly.svg
+
+samples: $(VENV)/dev.done
+	@$(BIN)/python -m bench.speech.samples samples
+
+# make audio LANG=de [OUT=audio] [APP="Example"] [FORCE=1]: a starter set for AUDIO_DIR. The shell has a LANG, too.
+audio: $(VENV)/dev.done
+	@$(BIN)/python -m bench.speech.recordings "$(if $(filter command line,$(origin LANG)),$(LANG))" "$(or $(OUT),audio)" \
+		$(if $(APP),--app "$(APP)") $(if $(FORCE),--force)
 
 prove: $(VENV)/dev.done
 	@$(BIN)/python -m bench.prove

@@ -108,7 +108,7 @@ class Pacing(msgspec.Struct, frozen=True):
 
     lead_in_seconds: float = 1  # the first syllable is lost on many lines while the audio path opens
     digit_pause_seconds: float = 1
-    reading_pause_seconds: float = 2
+    reading_pause_seconds: float = 1
     readings: int = 2
     speech_rate: int = NORMAL_RATE
 

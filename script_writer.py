@@ -266,11 +266,7 @@ class ScriptWriter:
         return (Pause(seconds),) if seconds else ()
 
     def _said(self, keys: tuple[str, ...], manner: Manner) -> list[Step]:
-        """Prompts, with the pause that comes before a code."""
-        steps: list[Step] = []
-        for key in keys:
-            steps += self._say(key, manner)
-        return [*steps, self._digit_pause]
+        return [part for key in keys for part in self._say(key, manner)]
 
     def _spelled(self, code: str, manner: Manner) -> list[Step]:
         steps: list[Step] = []

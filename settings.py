@@ -162,7 +162,7 @@ class Settings(CarrierSettings):
     readings: int = Field(2, ge=1, le=3)
     lead_in_seconds: float = Field(1, ge=0, le=3)
     digit_pause_seconds: float = Field(1, ge=0, le=3)
-    reading_pause_seconds: float = Field(2, ge=0, le=5)
+    reading_pause_seconds: float = Field(1, ge=0, le=5)
     speech_rate: int = Field(100, ge=50, le=150)
     redial_on: str = ""
     redial_times: int = Field(1, ge=1, le=3)

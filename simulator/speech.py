@@ -1,22 +1,22 @@
-"""Speech as audio, where the text-to-speech engine espeak-ng is installed; else the browser speaks."""
+"""Speech as audio for the phone page, where there is an engine for it; else the browser speaks."""
 
 import asyncio
-import shutil
+import sys
+from pathlib import Path
 
-ENGINE = "espeak-ng"
-WORDS_PER_MINUTE = "150"
+from simulator import speech_engine
+
 SECONDS_TO_SYNTHESIZE = 5
 
-
-def is_available() -> bool:
-    return shutil.which(ENGINE) is not None
+is_available = speech_engine.is_available
 
 
 async def synthesize(text: str, language: str) -> bytes:
     """A WAV file of the text. Raises: OSError, TimeoutError, or ValueError when the engine refuses."""
     process = await asyncio.create_subprocess_exec(
-        ENGINE,
-        *("-v", language.lower(), "-s", WORDS_PER_MINUTE, "--stdin", "--stdout"),
+        sys.executable,
+        *("-m", speech_engine.__name__, language, str(speech_engine.NORMAL_WORDS_PER_MINUTE)),
+        cwd=Path(__file__).parent.parent,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -29,5 +29,5 @@ async def synthesize(text: str, language: str) -> bytes:
             process.kill()
             await process.wait()
     if process.returncode != 0 or not audio:
-        raise ValueError(f"{ENGINE} cannot speak this")
+        raise ValueError(f"no voice for this text in {language}")
     return audio

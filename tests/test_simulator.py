@@ -1,8 +1,10 @@
 """The simulated carrier is as strict, and as awkward, as the real one's documentation says."""
 
 import asyncio
+import io
 import json
 import time
+import wave
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
@@ -782,21 +784,8 @@ async def test_without_the_simulator_there_is_no_phone_page() -> None:
 # Speech as audio
 
 
-@pytest.fixture
-def speaking_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[[str], None]:
-    """An executable in the place of the text-to-speech engine."""
-
-    def install(script: str) -> None:
-        engine = tmp_path / "espeak-ng"
-        engine.write_text(f"#!/bin/sh\n{script}\n")
-        engine.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-
-    return install
-
-
-async def test_an_installed_engine_speaks_for_the_page(speaking_engine: Callable[[str], None]) -> None:
-    speaking_engine('printf "RIFF %s " "$*"; cat')
+async def test_an_installed_engine_speaks_for_the_page() -> None:
+    pytest.importorskip("espeakng_loader")
     async with run_service() as service:
         sent = asyncio.create_task(service.send("+14155550142", code="CANARY610"))
         async for event in events_of(service, "ended"):
@@ -810,16 +799,17 @@ async def test_an_installed_engine_speaks_for_the_page(speaking_engine: Callable
                 await service.client.post(f"{url}/hang-up")
         await sent
     assert audio.headers["content-type"] == "audio/wav"
-    assert audio.content == b"RIFF -v en-us -s 150 --stdin --stdout Your code is"
+    with wave.open(io.BytesIO(audio.content)) as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
+        assert 0.1 < file.getnframes() / file.getframerate() < 2, "a prompt"
 
 
-async def test_an_engine_that_fails_is_no_error(speaking_engine: Callable[[str], None]) -> None:
+async def test_an_engine_that_fails_is_no_error() -> None:
     from simulator import speech
 
-    speaking_engine("exit 1")
-    with pytest.raises(ValueError, match="cannot speak"):
-        await speech.synthesize("x", "en-US")
-    speaking_engine("exec sleep 60")
+    pytest.importorskip("espeakng_loader")
+    with pytest.raises(ValueError, match="no voice for this text in xx"):
+        await speech.synthesize("x", "xx")
     speech_seconds = speech.SECONDS_TO_SYNTHESIZE
     speech.SECONDS_TO_SYNTHESIZE = 0
     try:

@@ -199,7 +199,7 @@ def test_a_call_without_replays_reads_the_code_twice_and_hangs_up() -> None:
             "language": "en-US",
         },
         {"text": f"<speak>Your code is{spelled}</speak>", "language": "en-US"},
-        {"duration": 2000},
+        {"duration": 1000},
         {"text": f"<speak>Once more. Your code is{spelled}</speak>", "language": "en-US"},
         events_action("otp_reading", reading=1),
         {"text": "<speak>Goodbye.</speak>", "language": "en-US"},
