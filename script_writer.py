@@ -94,15 +94,20 @@ class ScriptWriter:
 
         Then comes the offer to hear it again, unless this is the last reading, or the next one comes by itself.
         """
-        was_greeted = manner.keys_first or manner.verdict_seconds
-        opening = ("code_prompt",) if was_greeted else ("greeting", "code_prompt")
         spelled = self._spelled(code, manner)
-        steps = [*self._lead_in(), *self._said(opening if reading == 1 else ("again",), manner), *spelled]
+        steps = [*self._lead_in(), *self._opening(manner, reading), *spelled]
         for _ in range(self._pacing.readings - 1):
-            steps += [self._reading_pause, *self._said(("again",), manner), *spelled]
+            steps += [self._reading_pause, *self._say("again", manner), *spelled]
         steps.append(self._digit_pause)
         has_menu = reading <= manner.max_replays and not manner.auto_replay
         return (*steps, *(self.menu(manner) if has_menu else (Continue(),)))
+
+    def _opening(self, manner: Manner, reading: int) -> tuple[Utterance, ...]:
+        if reading > 1:
+            return self._say("again", manner)
+        was_greeted = manner.keys_first or manner.verdict_seconds
+        greeting = () if was_greeted else self._say("greeting", manner)
+        return (*greeting, *self._say("code_prompt", manner))
 
     def menu(self, manner: Manner) -> CallScript:
         """Only the offer to hear the code again."""
@@ -153,10 +158,10 @@ class ScriptWriter:
 
     def _alert(self, template: AlertTemplate, text: str, manner: Manner, reading: int) -> CallScript:
         message = self._speak(text, manner)
-        again = () if reading == 1 else self._say("alert_again", manner)
-        steps: list[Step] = [*self._lead_in(), *again, message]
+        again = self._say("alert_again", manner)
+        steps: list[Step] = [*self._lead_in(), *(again if reading > 1 else ()), message]
         for _ in range(self._pacing.readings - 1):
-            steps += [self._reading_pause, *self._say("alert_again", manner), message]
+            steps += [self._reading_pause, *again, message]
         steps.append(self._digit_pause)
         return (*steps, *(self.ask_to_acknowledge(manner) if template.acknowledge else (Continue(),)))
 
@@ -236,9 +241,12 @@ class ScriptWriter:
             return _Estimates(asked, KEY_TRIES * asked, 0, _longest_seconds(self.right_code(manner)))
         if mode is Mode.ALERT:
             first, replay = (self._longest_alert(manner, reading) for reading in (1, 2))
+            once = first[: len(self._lead_in()) + 1]  # the message alone
             ending = self.acknowledged(manner)
         else:
-            first, replay = (self.read_code("0" * code_length, manner, reading=reading) for reading in (1, 2))
+            code = "0" * code_length
+            first, replay = (self.read_code(code, manner, reading=reading) for reading in (1, 2))
+            once = (*self._lead_in(), *self._opening(manner, 1), *self._spelled(code, manner))
             again = self.menu(manner) if manner.max_replays else ()  # which is met with silence, or a wrong key
             ending = (*again, *self.goodbye(manner))
         before = 0.0
@@ -246,10 +254,8 @@ class ScriptWriter:
             before = KEY_TRIES * _longest_seconds(self.ask_for_keys("0" * manner.keys_first, manner))
         elif mode is Mode.SPEAK and manner.verdict_seconds:
             before = _longest_seconds(self.greet_first(manner))
-        pause = self._reading_pause
-        said_once = first[: first.index(pause)] if pause in first else first
         return _Estimates(
-            first_reading=before + estimated_seconds(said_once),
+            first_reading=before + estimated_seconds(once),
             beginning=before + _longest_seconds(first),
             replay=_longest_seconds(replay),
             ending=_longest_seconds(ending),
@@ -264,9 +270,6 @@ class ScriptWriter:
     def _lead_in(self) -> tuple[Pause, ...]:
         seconds = self._pacing.lead_in_seconds
         return (Pause(seconds),) if seconds else ()
-
-    def _said(self, keys: tuple[str, ...], manner: Manner) -> list[Step]:
-        return [part for key in keys for part in self._say(key, manner)]
 
     def _spelled(self, code: str, manner: Manner) -> list[Step]:
         steps: list[Step] = []

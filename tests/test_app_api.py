@@ -82,7 +82,7 @@ async def test_a_status_is_found_by_number_and_by_id_and_tells_the_story(fake_ti
                 "end_reason": "answered_and_spoken",
                 "hangup_cause": "NORMAL_CLEARING 4000",
                 "ring_seconds": 0,
-                "talk_seconds": 45,
+                "talk_seconds": 42,
                 "language": "en-US",
                 "times_spoken": 1,
             },
@@ -369,11 +369,11 @@ async def test_a_left_over_call_that_is_not_known_by_id_is_not_doubled() -> None
 @pytest.mark.parametrize(
     ("wanted", "limit", "replays", "seconds"),
     [
-        pytest.param(0, 250, 0, 42, id="none wanted"),
-        pytest.param(3, 250, 3, 193, id="room for all"),
-        pytest.param(3, 192, 2, 149, id="room for two"),
-        pytest.param(3, 100, 1, 95, id="room for one"),
-        pytest.param(3, 60, 0, 42, id="room for none"),
+        pytest.param(0, 250, 0, 39, id="none wanted"),
+        pytest.param(3, 250, 3, 181, id="room for all"),
+        pytest.param(3, 180, 2, 135, id="room for two"),
+        pytest.param(3, 100, 1, 89, id="room for one"),
+        pytest.param(3, 60, 0, 39, id="room for none"),
     ],
 )
 async def test_a_call_has_as_many_replays_as_the_limit_has_room_for_and_the_time_for_them(

@@ -156,7 +156,7 @@ async def test_a_lost_hangup_callback_is_made_good_by_asking_the_carrier(fake_ti
         assert (call["state"], call["end_reason"], call["talk_seconds"]) == (
             "completed",
             "answered_and_spoken",
-            45,
+            42,
         )
 
 
