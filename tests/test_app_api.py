@@ -371,7 +371,7 @@ async def test_a_left_over_call_that_is_not_known_by_id_is_not_doubled() -> None
     [
         pytest.param(0, 250, 0, 39, id="none wanted"),
         pytest.param(3, 250, 3, 181, id="room for all"),
-        pytest.param(3, 180, 2, 135, id="room for two"),
+        pytest.param(3, 180, 2, 140, id="room for two"),
         pytest.param(3, 100, 1, 89, id="room for one"),
         pytest.param(3, 60, 0, 39, id="room for none"),
     ],

@@ -15,6 +15,7 @@ _FRAME_SECONDS = 0.02  # the grain at which speech is told from silence
 _QUIETEST_SPEECH = 10 ** (-35 / 20)  # below the loudest frame; quieter frames are silence
 _HUM_HZ = 50
 _HUM_HARMONICS = range(7, 16, 2)  # of mains hum, those that the band lets through
+_SWELL_SECONDS, _SWELL_DB = 0.5, 6  # how fast the hiss changes, and its standard deviation
 _HUM_SHARE = 0.1  # of the noise's power
 
 
@@ -71,8 +72,8 @@ def active_power(samples: Samples) -> float:
 
 
 def line_noise(count: int, power: float, random: np.random.Generator) -> Samples:
-    """Noise of a telephone's band with some mains hum in it."""
-    hiss = telephone_band(random.standard_normal(count))
+    """Noise of a telephone's band that comes and goes, with some mains hum in it, of so much power in the mean."""
+    hiss = telephone_band(random.standard_normal(count)) * _swell(count, random)
     seconds = np.arange(count) / RATE
     phases = random.uniform(0, 2 * np.pi, len(_HUM_HARMONICS))
     hum = np.zeros(count)
@@ -81,6 +82,14 @@ def line_noise(count: int, power: float, random: np.random.Generator) -> Samples
     noise = hiss * np.sqrt((1 - _HUM_SHARE) / np.mean(hiss**2)) + hum * np.sqrt(_HUM_SHARE / np.mean(hum**2))
     scaled: Samples = noise * np.sqrt(power / np.mean(noise**2))
     return scaled
+
+
+def _swell(count: int, random: np.random.Generator) -> Samples:
+    """How loud the hiss is at each sample: lines crackle and fade, and nobody's kitchen is evenly noisy."""
+    places = np.arange(0, count + RATE * _SWELL_SECONDS, RATE * _SWELL_SECONDS)
+    decibels = np.interp(np.arange(count), places, _SWELL_DB * random.standard_normal(len(places)))
+    swell: Samples = 10 ** (decibels / 20)
+    return swell
 
 
 def over_the_line(speech: Samples, noise_db: float | None, random: np.random.Generator) -> Samples:
