@@ -83,7 +83,7 @@ class NameField:
         return f"a name of up to {self.max_length} letters, spaces, ' and -"
 
     def read(self, value: object) -> str | None:
-        """Composed, with single spaces. No digits: a name must not say a code, or a number to call."""
+        """Composed, with single spaces. No digits: a name is no place for a code, or a number to call."""
         if not isinstance(value, str):
             return None
         name = " ".join(part for part in unicodedata.normalize("NFC", value).split(" ") if part)

@@ -36,7 +36,7 @@ from problems import FieldError, Problem, problem_of, rate_limit_headers
 from protection import Protection
 from send_order import SendOrder, UnsupportedOption
 from settings import Settings
-from verification import VERIFICATION_ID, Verification, short_id
+from verification import VERIFICATION_ID, Mode, Verification, short_id
 
 _Answers = dict[int, tuple[str, type[BaseModel]]]
 
@@ -85,7 +85,15 @@ def routes(service: OtpService, protection: Protection, rules: OrderRules, setti
             answer = sent_reply(sent, seconds_left, settings.resend_after_seconds, can_text=can_text)
             return json_reply(_status_of_sending(sent), answer)
 
-        return await _send_once(protection, request, body, send)
+        reply = await _send_once(protection, request, body, send)
+        is_shown = body.mode == Mode.KEYPAD and body.code is None and reply.status < 300
+        return await _with_code(reply) if is_shown else reply
+
+    async def _with_code(reply: Reply) -> Reply:
+        """Answers are kept for their Idempotency-Key, so the code that the app shows is no part of them."""
+        answer = CallInitiated.model_validate_json(reply.body)
+        answer.code = await service.code_to_show(answer.verification_id)
+        return reply._replace(body=json_reply(reply.status, answer).body)
 
     async def send_alert(request: LeanRequest, body: SendAlert) -> Reply:
         """Call a phone and tell it something: a template that the operator wrote, with values of yours.

@@ -163,7 +163,9 @@ class CallInitiated(BaseModel):
     provider: str = Field(examples=["vobiz"])
     channel: str = Field(examples=["voice"], description="voice or sms")
     language: str = Field(examples=["en-US"], description="that is spoken, or written")
-    code: str | None = Field(None, description="in keypad mode, what your app shows; never otherwise")
+    code: str | None = Field(
+        None, description="in keypad mode, what your app shows, as long as it can be right; never otherwise"
+    )
     expires_in: int = Field(examples=[300], description="seconds")
     max_attempts: int = Field(examples=[5])
     resend_after: int = Field(examples=[30], description="seconds to wait before offering another call")
@@ -276,7 +278,6 @@ def sent_reply(sent: Sent, seconds_left: int, resend_after_seconds: int, *, can_
         provider=way.provider,
         channel="voice" if sent.call else "sms",
         language=way.language,
-        code=sent.shown_code,
         expires_in=seconds_left,
         max_attempts=record.max_attempts,
         resend_after=resend_after_seconds,

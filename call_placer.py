@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from abuse_guard import AbuseGuard
 from call_log import log_call
@@ -24,15 +24,13 @@ logger = logging.getLogger(__name__)
 class Sent:
     """`is_confirmed` is False when no carrier told in time whether it took the call, or message.
 
-    `call` is None for a text message; a queued one still waits. `shown_code` is what the callee is to type on the
-    phone, where nobody but us knows it yet.
+    `call` is None for a text message; a queued one still waits.
     """
 
     record: Verification
     call: Call | None
     is_duplicate: bool
     is_confirmed: bool
-    shown_code: str | None = field(default=None, repr=False)
 
     @property
     def is_queued(self) -> bool:

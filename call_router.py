@@ -15,6 +15,7 @@ from script_writer import ScriptWriter
 from send_order import SendOrder, UnsupportedOption
 from verification import Mode, NewCall
 from voice_provider import (
+    USUAL_VOICES,
     Capabilities,
     MachineDetection,
     ProviderThrottled,
@@ -56,6 +57,11 @@ class Choice(NamedTuple):
 
     candidate: Candidate
     turn: Reservation | None
+
+
+def _has_voice(order: SendOrder, candidate: "Candidate") -> bool:
+    voices = candidate.provider.capabilities.voices
+    return not order.voice or order.voice in USUAL_VOICES or order.voice in voices
 
 
 class CallRouter:
@@ -102,32 +108,37 @@ class CallRouter:
             raise UnsupportedOption("language", f"must be one of {', '.join(self._languages.known)}")
         found = [one for provider, line in able if (one := self._candidate(order, provider, line)) is not None]
         if not found:
-            raise UnsupportedOption("language", self._spoken_by(able))
-        return sorted(found, key=lambda one: not self._is_wanted(order, one))
+            raise UnsupportedOption(*self._unspoken(order, able))
+        return sorted(found, key=lambda one: (not self._is_wanted(order, one), not _has_voice(order, one)))
 
     def _candidate(self, order: SendOrder, provider: VoiceProvider, line: CarrierLine) -> Candidate | None:
-        """How a carrier would speak: in recordings, if there are any, before its own voices."""
-        can_play = provider.capabilities.plays_audio and order.mode is not Mode.ALERT and not order.voice
+        """How a carrier would speak: in recordings before its own voices, unless one of those is wanted."""
+        can_play = provider.capabilities.plays_audio and order.mode is not Mode.ALERT
         recorded = self._writer.recorded_languages if can_play else ()
-        spoken = (*recorded, *provider.capabilities.languages)
+        voiced = provider.capabilities.languages
+        spoken = (*voiced, *recorded) if order.voice else (*recorded, *voiced)
         if order.mode is Mode.ALERT:
             spoken = self._writer.languages_of_alert(order.template, spoken)
         language = self._languages.choose(order.language, order.phone, spoken)
         if language is None:
             return None
-        recording = self._languages.match(language, recorded)
+        is_voiced = order.voice and language in voiced
+        recording = None if is_voiced else self._languages.match(language, recorded)
         return Candidate(provider, line, recording or language, is_recorded=recording is not None)
 
     def _is_wanted(self, order: SendOrder, candidate: Candidate) -> bool:
         """Whether a carrier speaks the language that was asked for: those that do go before the others."""
         return order.language is None or bool(self._languages.match(order.language, (candidate.language,)))
 
-    @staticmethod
-    def _spoken_by(able: Sequence[tuple[VoiceProvider, CarrierLine]]) -> str:
+    def _unspoken(self, order: SendOrder, able: Sequence[tuple[VoiceProvider, CarrierLine]]) -> tuple[str, str]:
+        """The field and what is wrong with it."""
         words = "; ".join(
             f"{provider.name}, which speaks {', '.join(provider.capabilities.languages)}" for provider, _ in able
         )
-        return f"cannot be spoken by {words}"
+        if order.mode is Mode.ALERT:
+            texts = ", ".join(self._writer.texts_of_alert(order.template))
+            return "template", f"has texts in {texts} only, which cannot be spoken by {words}"
+        return "language", f"cannot be spoken by {words}"
 
     def _names(self, order: SendOrder) -> Sequence[str]:
         if order.provider is None:

@@ -95,10 +95,12 @@ class Conversation:
 
     def _instead(self, current: CallInProgress) -> CallScript:
         """What is said where no code is."""
+        manner = current.call.manner
         if current.call.is_machine:
-            return self._writer.no_code(current.call.manner)
-        is_needless = current.record.status in (Status.VERIFIED, Status.CANCELLED)
-        return SILENT_HANGUP if is_needless else self._writer.apology(current.call.manner)
+            return self._writer.no_code(manner)
+        if current.record.status in (Status.VERIFIED, Status.CANCELLED):
+            return SILENT_HANGUP
+        return self._writer.apology(manner) if current.record.mode is Mode.SPEAK else self._writer.goodbye(manner)
 
     async def choice(self, current: CallInProgress, digits: str, place: Place) -> Said:
         """What comes after something was said, with the keys that were pressed, if any.
@@ -158,7 +160,8 @@ class Conversation:
             return self._end(current, self._writer.right_code(current.call.manner))
         call = record.live_call
         if call is None or record.is_final or call.key_tries >= KEY_TRIES:
-            return self._end(current, self._writer.goodbye(current.call.manner))
+            is_wrong = bool(digits) and checked.outcome is Outcome.INCORRECT
+            return self._end(current, self._writer.goodbye(current.call.manner, after_wrong_code=is_wrong))
         return self._ask_for_code(current.ref, call, is_wrong=call.is_unlocked)
 
     # After a code, or an alert, was told

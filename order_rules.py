@@ -9,8 +9,6 @@ from prompt_sets import PromptSets
 from send_order import SendOrder, UnsupportedOption
 from verification import Mode
 
-USUAL_VOICES = ("female", "male")
-
 
 @dataclass(frozen=True, slots=True)
 class OrderRules:
@@ -29,6 +27,8 @@ class OrderRules:
         """Raises: UnsupportedOption."""
         is_keyed = self.require_keypress if body.require_keypress is None else body.require_keypress
         mode = Mode(body.mode)
+        if body.channel == "sms" and body.require_keypress:
+            raise UnsupportedOption("require_keypress", "is not possible with a text message: it has no keys")
         return SendOrder(
             client=client,
             phone=body.phone,

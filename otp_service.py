@@ -1,7 +1,6 @@
 """The steps of one verification for the backend: send, verify, status, cancel."""
 
 import math
-from dataclasses import replace
 
 from access import Caller
 from call_log import hang_up_if_possible
@@ -12,7 +11,7 @@ from otp_store import Checked, NewCode, OtpStore, Outcome
 from protection import Protection
 from send_order import SendOrder
 from text_messages import TextMessages
-from verification import Mode, Verification, draw_code
+from verification import Verification, draw_code
 from voice_provider import CallState, EndReason, ProviderError
 
 
@@ -50,10 +49,11 @@ class OtpService:
         live = await self._store.join(order.client, order.phone, new_code)
         if live is not None and live.call is not None:
             return Sent(live, live.call, is_duplicate=True, is_confirmed=True)
-        sent = await self._placer.place(order, new_code, candidates)
-        # What the callee is to type is shown by whoever asked for it; a code that is told, never.
-        is_shown = order.mode is Mode.KEYPAD and order.code is None and not sent.is_duplicate
-        return replace(sent, shown_code=code) if is_shown else sent
+        return await self._placer.place(order, new_code, candidates)
+
+    async def code_to_show(self, verification_id: str) -> str | None:
+        """The code that a callee is to type on the phone, as long as it can be right."""
+        return await self._store.code_to_show(verification_id)
 
     async def _send_text(self, order: SendOrder) -> Sent:
         language = self._texts.check_order(order)

@@ -167,6 +167,10 @@ class OtpStore(Protocol):
         """The code, to be told to a carrier before it dials; None when the call is not wanted any more."""
         ...
 
+    async def code_to_show(self, verification_id: str) -> str | None:
+        """The running code of keypad mode, for whoever asked for its call; None for every other one."""
+        ...
+
     async def dial_queued(self, verification_id: str, call_number: int) -> Verification | None:
         """A queued call's turn has come; None when it is not wanted any more."""
         ...
@@ -464,6 +468,12 @@ class MemoryOtpStore:
         code = self._sealer.unseal(record.sealed_code, record.id)
         self._save(steps.hand_out_whole_call(record, self._clock.now()))
         return code
+
+    async def code_to_show(self, verification_id: str) -> str | None:
+        record = await self.find_by_id(verification_id)
+        if record is None or record.mode is not Mode.KEYPAD or record.is_final:
+            return None
+        return self._sealer.unseal(record.sealed_code, record.id)
 
     async def dial_queued(self, verification_id: str, call_number: int) -> Verification | None:
         record = self._with_newest_call(verification_id, call_number)

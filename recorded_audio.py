@@ -255,9 +255,13 @@ def _reason(error: Exception) -> str:
 
 def _missing(folder: Path, required: Collection[str], known: Collection[str]) -> dict[str, str]:
     """What is wrong with each language that is not complete."""
-    languages = [one.name for one in sorted(folder.iterdir()) if _LANGUAGE.fullmatch(one.name) and one.is_dir()]
-    problems = {}
-    for language in languages:
+    folders = [one.name for one in sorted(folder.iterdir()) if one.is_dir()]
+    problems = {
+        name: f"is no name of a language: write {name.replace('_', '-')}"
+        for name in folders
+        if "_" in name and _LANGUAGE.fullmatch(name.replace("_", "-"))
+    }
+    for language in filter(_LANGUAGE.fullmatch, folders):
         missing = [name for name in required if f"{language}/{name}.wav" not in known]
         if missing and language not in known:
             lacks = f"is named like a language, but has no .wav for {_compact(missing)}"

@@ -77,6 +77,9 @@ class ScriptWriter:
     def recorded_languages(self) -> tuple[str, ...]:
         return self._recordings.languages if self._recordings is not None else ()
 
+    def texts_of_alert(self, template: str) -> tuple[str, ...]:
+        return self._templates[template].languages
+
     def languages_of_alert(self, template: str, spoken: Iterable[str]) -> tuple[str, ...]:
         """Those of the tags that an alert has a text in."""
         return tuple(tag for tag in spoken if self._templates[template].has_text(texts_tag(tag)))
@@ -173,8 +176,9 @@ class ScriptWriter:
 
     # How a call ends
 
-    def goodbye(self, manner: Manner) -> CallScript:
-        return (*self._say("goodbye", manner), Hangup())
+    def goodbye(self, manner: Manner, *, after_wrong_code: bool = False) -> CallScript:
+        wrong = self._say("keypad_wrong", manner) if after_wrong_code else ()
+        return (*wrong, *self._say("goodbye", manner), Hangup())
 
     def apology(self, manner: Manner) -> CallScript:
         return (*self._say("apology", manner), Hangup())

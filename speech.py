@@ -1,8 +1,10 @@
 """All that calls are spoken with, opened at the start: texts, prompt sets, alert templates, recordings, voices."""
 
+import math
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +14,13 @@ from call_script import Manner, Pacing
 from clock import Clock
 from language_choice import LanguageChoice
 from languages import SpokenTexts, load_spoken_texts
-from order_rules import USUAL_VOICES, OrderRules
-from prompt_sets import known_prompts
+from order_rules import OrderRules
+from prompt_sets import PromptKind, known_prompts
 from recorded_audio import BadRecordings, Recordings, load_recordings
 from script_writer import RECORDED_PROMPTS, ScriptWriter
 from settings import BadSettings, Settings
 from verification import Mode
-from voice_provider import VoiceProvider
+from voice_provider import USUAL_VOICES, VoiceProvider
 
 SPOKEN_TEXTS = Path(__file__).parent / "spoken_texts"
 # What each language among the recordings must have: the characters of codes, and the prompts of a call.
@@ -97,8 +99,42 @@ def _voices(clients: Sequence[VoiceProvider]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*USUAL_VOICES, *named))) if able else ()
 
 
-def _shortest_call_seconds(writer: ScriptWriter, language: str) -> float:
-    return writer.whole_call_seconds(Mode.SPEAK, 6, Manner(language, max_replays=0))
+def _voiceless(speech: Speech, clients: Sequence[VoiceProvider]) -> Iterator[str]:
+    """Prompts to be spoken in a language that is only played."""
+    for client in clients:
+        can = client.capabilities
+        played = speech.writer.recorded_languages if can.plays_audio else ()
+        only_played = [tag for tag in played if not speech.languages.match(tag, can.languages)]
+        for name, tag, key in product(speech.rules.prompt_sets.names, only_played, RECORDED_PROMPTS):
+            own = speech.rules.prompt_sets.named(name).prompt(tag, key)
+            if own is not None and own.kind is not PromptKind.AUDIO:
+                lacks = f"but {client.name} has no voice for {tag}: use a file"
+                yield f"PROMPTS_FILE: prompts.{name} has a text for {key}, {lacks}"
+
+
+def _too_long(settings: Settings, speech: Speech, tags: Collection[str]) -> Iterator[str]:
+    """Calls that the carrier would cut off, although they have no replays."""
+    limit, seconds_of = settings.call_time_limit_seconds, speech.writer.whole_call_seconds
+    keys = settings.keypress_digits if settings.require_keypress else 0
+    for prompts in ("", *speech.rules.prompt_sets.names):
+        manners = [Manner(tag, prompts, max_replays=0, keys_first=keys) for tag in tags]
+        lengths = [(seconds_of(Mode.SPEAK, 6, manner), manner.language) for manner in manners]
+        seconds, tag = max(lengths, default=(0, ""))
+        if seconds > limit:
+            words = f" in the words of prompts.{prompts}" if prompts else ""
+            yield (
+                f"CALL_TIME_LIMIT_SECONDS is {limit}, but a code in {tag}{words} takes up to "
+                f"{math.ceil(seconds)}: raise it, or see READINGS, the pauses and REQUIRE_KEYPRESS"
+            )
+    for name in speech.rules.templates:
+        spoken = speech.writer.languages_of_alert(name, tags)
+        lengths = [(seconds_of(Mode.ALERT, 0, Manner(tag, max_replays=0, template=name)), tag) for tag in spoken]
+        seconds, tag = max(lengths, default=(0, ""))
+        if seconds > limit:
+            yield (
+                f"PROMPTS_FILE: alerts.{name} takes up to {math.ceil(seconds)} seconds in {tag}, "
+                f"and CALL_TIME_LIMIT_SECONDS is {limit}"
+            )
 
 
 def _check(settings: Settings, speech: Speech, clients: Sequence[VoiceProvider]) -> None:
@@ -115,8 +151,11 @@ def _check(settings: Settings, speech: Speech, clients: Sequence[VoiceProvider])
     if not any(speech.languages.match(tag, tags) for tags in spoken.values()):
         known = ", ".join(dict.fromkeys(tag for tags in spoken.values() for tag in tags))
         problems.append(f"DEFAULT_LANGUAGE cannot be spoken by {', '.join(spoken)}: use one of {known}")
-    elif _shortest_call_seconds(speech.writer, tag) > settings.call_time_limit_seconds:
-        problems.append("CALL_TIME_LIMIT_SECONDS is too short for a code that is read as READINGS and pauses say")
+    known_tags = {tag for tags in spoken.values() for tag in tags if speech.languages.knows(tag)}
+    strange = (tag for tag in recorded if not speech.languages.knows(tag))
+    problems += [f"AUDIO_DIR: {tag} is no language that there are texts in" for tag in strange]
+    problems += _too_long(settings, speech, known_tags)
+    problems += _voiceless(speech, clients)
     problems += [
         f"PROMPTS_FILE: prompts.{name} has the voice {voice}, which no carrier has: use {', '.join(known_voices)}"
         for name, voice in prompt_sets.voices()

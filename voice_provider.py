@@ -112,6 +112,9 @@ class CallUrls:
     events: str = field(repr=False)
 
 
+USUAL_VOICES = ("female", "male")  # which any carrier may have, beside those with names
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a carrier can do; docs/providers.md shows all of them side by side.

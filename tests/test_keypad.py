@@ -127,8 +127,25 @@ async def test_a_second_request_during_the_call_joins_it(service: RunningService
     code = keep_secret(call.sent["code"])
     joined = (await service.send(PHONE, mode="keypad")).json()
     assert joined["deduplicated"] is True
-    assert "code" not in joined
+    assert joined["code"] == code, "the first answer may have been lost"
     assert (await call.press(await call.answer(), code)).says("Your number is confirmed")
+
+
+async def test_a_repeated_answer_shows_the_code_while_it_runs_and_is_kept_without_it(
+    service: RunningService,
+) -> None:
+    headers = {"idempotency-key": "order-4711"}
+    body = {"phone": PHONE, "mode": "keypad"}
+    sent = await service.client.post("/send-otp", json=body, headers=headers)
+    code = keep_secret(sent.json()["code"])
+    again = await service.client.post("/send-otp", json=body, headers=headers)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json() == sent.json()
+    kept = [one.value for one in service.app.state.service._protection.store._remembered.values()]
+    assert any(sent.json()["verification_id"].encode() in value for value in kept)
+    assert not any(code.encode() in value for value in kept)
+    await service.client.post("/cancel-otp", json={"phone": PHONE})
+    assert "code" not in (await service.client.post("/send-otp", json=body, headers=headers)).json()
 
 
 async def test_a_code_that_has_expired_is_not_taken(fake_time: FakeTime) -> None:
