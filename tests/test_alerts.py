@@ -41,6 +41,16 @@ async def service(prompts_file: str) -> AsyncIterator[RunningService]:
         yield running
 
 
+async def test_a_template_that_no_carrier_can_speak_says_what_it_has_texts_in(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.toml"
+    path.write_text('[alerts.hindi.texts]\nhi = "नमस्ते"\n', encoding="utf-8")
+    async with run_service(prompts_file=str(path)) as running:
+        refused = await send(running, template="hindi", language="en-US")
+        [error] = refused.json()["errors"]
+        assert (refused.status_code, error["field"]) == (422, "template")
+        assert error["message"].startswith("has texts in hi only, which cannot be spoken by simulator")
+
+
 async def send(service: RunningService, **fields: Any) -> Any:
     return await service.client.post("/send-alert", json={"phone": PHONE, **fields})
 

@@ -139,6 +139,15 @@ async def test_each_carrier_speaks_the_best_variety_that_it_has(
         assert (by_vobiz["language"], by_cm["language"]) == ("en-US", "en-IN")
 
 
+async def test_a_voice_by_name_goes_to_the_carrier_that_has_it(
+    carriers: FunctionCarriers, fake_time: FakeTime
+) -> None:
+    async with run_carriers(carriers, "vobiz,plivo", fake_time.clock) as service:
+        named = (await service.send(US_PHONE, voice="Polly.Joanna")).json()
+        usual = (await service.send("+14155550143", voice="female")).json()
+        assert (named["provider"], usual["provider"]) == ("plivo", "vobiz")
+
+
 async def test_a_language_goes_to_a_carrier_that_speaks_it_and_falls_only_where_none_can(
     carriers: FunctionCarriers, fake_time: FakeTime
 ) -> None:

@@ -47,7 +47,7 @@ async def test_there_are_two_tries_which_count_as_attempts(service: RunningServi
     assert (await call.status())["attempts_left"] == 4
     last = await call.press(second, "610387")
     assert last.ends
-    assert not last.says("confirmed")
+    assert last.texts == ["That was not the code.", "Goodbye."]
     status = await call.hang_up()
     assert (status["status"], status["attempts_left"]) == ("undelivered", 3)
     assert status["call"]["end_reason"] == "answered_and_spoken"

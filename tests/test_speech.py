@@ -1,5 +1,6 @@
 """What a callee hears by configuration: prompt sets, voices, pace, and an operator's recordings."""
 
+import re
 import wave
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,70 @@ async def test_a_voice_that_is_asked_for_is_no_recording(tmp_path: Path) -> None
         assert (reading.played, reading.voices) == ([], {"MAN"})
 
 
+async def test_but_where_only_recordings_have_the_language_they_are_heard(tmp_path: Path) -> None:
+    folder = record_all(tmp_path / "audio", "hi")
+    async with run_service(audio_dir=str(folder)) as running:
+        call = await begin_call(running, code=CODE, language="hi", voice="male")
+        assert call.sent["language"] == "hi"
+        assert (await call.answer()).played
+
+
+@pytest.mark.parametrize(
+    ("languages", "prompts", "problem"),
+    [
+        pytest.param(
+            ["en", "xx"], "", "AUDIO_DIR: xx is no language that there are texts in", id="unknown language"
+        ),
+        pytest.param(["hi_IN"], "", "AUDIO_DIR: hi_IN is no name of a language: write hi-IN", id="underscore"),
+        pytest.param(
+            ["hi"],
+            "[prompts.shop.hi]\ngoodbye = 'नमस्ते'\n",
+            "prompts.shop has a text for goodbye, but simulator has no voice for hi: use a file",
+            id="text that nobody can say",
+        ),
+    ],
+)
+def test_recordings_that_would_not_be_heard_stop_the_start(
+    tmp_path: Path, languages: list[str], prompts: str, problem: str
+) -> None:
+    for language in languages:
+        record_all(tmp_path / "audio", language)
+    file = tmp_path / "prompts.toml"
+    file.write_text(prompts, encoding="utf-8")
+    settings = {"audio_dir": str(tmp_path / "audio"), "prompts_file": str(file)}
+    with pytest.raises(BadSettings, match=re.escape(problem)):
+        create_app(load_settings(**NO_LIMITS, **settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "prompts", "problem"),
+    [
+        pytest.param({}, "", "a code in [a-zA-Z-]+ takes up to", id="code"),
+        pytest.param({"require_keypress": True, "call_time_limit_seconds": 60}, "", "a code in", id="keys first"),
+        pytest.param(
+            {"call_time_limit_seconds": 50},
+            f"[prompts.shop.en]\ngreeting = '{'Hello. ' * 40}'\n",
+            r"a code in en-\w\w in the words of prompts\.shop takes up to",
+            id="long prompt",
+        ),
+        pytest.param(
+            {"call_time_limit_seconds": 70},
+            f"[alerts.long.texts]\nen = '{'Hello. ' * 80}'\n",
+            r"alerts\.long takes up to \d+ seconds in en-\w\w, and CALL_TIME_LIMIT_SECONDS is 70",
+            id="alert",
+        ),
+    ],
+)
+def test_a_call_that_would_be_cut_off_stops_the_start(
+    tmp_path: Path, settings: dict[str, Any], prompts: str, problem: str
+) -> None:
+    file = tmp_path / "prompts.toml"
+    file.write_text(prompts, encoding="utf-8")
+    given = {"call_time_limit_seconds": 30, "prompts_file": str(file), **settings}
+    with pytest.raises(BadSettings, match=problem):
+        create_app(load_settings(**NO_LIMITS, **given))
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
@@ -192,7 +257,6 @@ async def test_a_voice_that_is_asked_for_is_no_recording(tmp_path: Path) -> None
             "REQUIRE_KEYPRESS",
             id="keys without a way",
         ),
-        pytest.param({"call_time_limit_seconds": 30}, "CALL_TIME_LIMIT_SECONDS", id="no time for the code"),
     ],
 )
 def test_what_these_carriers_cannot_do_stops_the_start(settings: dict[str, Any], problem: str) -> None:
