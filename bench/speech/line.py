@@ -73,9 +73,11 @@ def active_power(samples: Samples) -> float:
 
 def line_noise(count: int, power: float, random: np.random.Generator) -> Samples:
     """Noise of a telephone's band that comes and goes, with some mains hum in it, of so much power in the mean."""
-    hiss = telephone_band(random.standard_normal(count)) * _swell(count, random)
+    # Streams of their own, so that two calls of one seed have the same noise for as long as both last.
+    of_hiss, of_swell, of_hum = random.spawn(3)
+    hiss = telephone_band(of_hiss.standard_normal(count)) * _swell(count, of_swell)
     seconds = np.arange(count) / RATE
-    phases = random.uniform(0, 2 * np.pi, len(_HUM_HARMONICS))
+    phases = of_hum.uniform(0, 2 * np.pi, len(_HUM_HARMONICS))
     hum = np.zeros(count)
     for harmonic, phase in zip(_HUM_HARMONICS, phases, strict=True):
         hum += np.sin(2 * np.pi * _HUM_HZ * harmonic * seconds + phase)
