@@ -101,7 +101,9 @@ class SendAlert(_Request):
         description="the name of a configured template", pattern="^[a-z0-9_-]{1,32}$", examples=["delivery"]
     )
     fields: dict[str, str | int] = Field(
-        default_factory=dict, description="a value for each field of the template", max_length=20
+        default_factory=dict,
+        description="an object with a text or a whole number for each field of the template",
+        max_length=20,
     )
     language: str | None = Field(None, description=LANGUAGE_WORDS, pattern=LANGUAGE_PATTERN, examples=["en-GB"])
     prompts: str | None = Field(
