@@ -90,10 +90,17 @@ class Sealer:
         return None
 
     def draw_keys(self, ref: CallRef, attempt: int, length: int) -> str:
-        """The keys that a callee is to press before a code is told: others at each attempt, ever the same."""
+        """The keys that a callee is to press before a code is told: others at each attempt, ever the same.
+
+        No key comes twice, so that a machine that plays one tone for ever is never right.
+        """
         text = f"{ref.verification_id}/{ref.number}/{attempt}"
         number = int.from_bytes(hmac.digest(self._keys_key, text.encode(), sha256)[:8], "big")
-        return f"{number % 10**length:0{length}d}"
+        left, drawn = list(string.digits), ""
+        for _ in range(length):
+            number, place = divmod(number, len(left))
+            drawn += left.pop(place)
+        return drawn
 
     def sign_message_token(self, ref: MessageRef) -> str:
         """The token that authorises reports on one text message: 31 letters and digits.

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import cycle
+from math import perm
 from typing import Any, NamedTuple
 
 import httpx
@@ -40,7 +41,7 @@ SETTINGS: Mapping[str, Any] = {
 }
 SILENT, BEEPING, ONE_TONE, ALL_TONES = "+14155550109", "+14155550121", "+14155550122", "+14155550123"
 PERSON = "+14155550119"
-TYPED = {ONE_TONE: "11", ALL_TONES: "01"}  # what the network makes of the tones, where two keys are waited for
+TYPED = {ALL_TONES: "01"}  # what the network makes of the tones, where two keys are waited for
 CALLS = {SILENT: 200, BEEPING: 200, ONE_TONE: 300, ALL_TONES: 300, PERSON: 60}
 AT_ONCE = 50
 SIGMAS = 4  # by which luck may pass what is expected
@@ -63,7 +64,7 @@ class Figure(NamedTuple):
 
 def chance(digits: int) -> float:
     """That someone who presses keys without listening presses the right ones in one of the tries."""
-    return float(1 - (1 - 10**-digits) ** KEY_TRIES)
+    return float(1 - (1 - 1 / perm(10, digits)) ** KEY_TRIES)
 
 
 async def meet(

@@ -102,3 +102,12 @@ def test_a_message_token_outlives_the_replacement_of_its_secret() -> None:
     token = Sealer([OLD]).sign_message_token(MessageRef(ID, 3))
     assert Sealer([NEW, OLD]).read_message_token(token) == MessageRef(ID, 3)
     assert Sealer([NEW]).read_message_token(token) is None
+
+
+def test_keys_are_every_pair_of_two_different_ones() -> None:
+    sealer = Sealer([NEW])
+    calls = [CallRef(draw_verification_id(), 1) for _ in range(3000)]
+    drawn = {sealer.draw_keys(call, attempt, 2) for call in calls for attempt in (0, 1)}
+    assert drawn == {f"{one}{other}" for one in range(10) for other in range(10) if one != other}
+    assert {sealer.draw_keys(call, 0, 1) for call in calls} == set("0123456789")
+    assert sealer.draw_keys(calls[0], 1, 2) == sealer.draw_keys(calls[0], 1, 2)
