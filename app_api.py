@@ -28,9 +28,9 @@ from app_models import (
 from call_placer import Sent
 from lean_route import LeanRequest, LeanRoute, Reply, json_reply
 from number_failures import NumberLocked
+from number_page import Checked, Outcome
 from order_rules import OrderRules
 from otp_service import OtpService
-from otp_store import Checked, Outcome
 from phone_numbers import InvalidPhone, mask, to_e164
 from problems import FieldError, Problem, problem_of, rate_limit_headers
 from protection import Protection

@@ -7,7 +7,7 @@ from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from call_placer import Sent
-from otp_store import Outcome
+from number_page import Outcome
 from phone_numbers import InvalidPhone, to_e164
 from verification import VERIFICATION_ID, Call, Message, Mode, Status, Verification
 

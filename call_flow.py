@@ -10,7 +10,8 @@ from call_log import hang_up_if_possible
 from clock import Clock
 from conversation import CallInProgress, Conversation, Place, Said
 from guard_store import GuardStore
-from otp_store import OtherCall, OtpStore
+from number_page import OtherCall
+from otp_store import OtpStore
 from verification import TOKEN_GRACE_SECONDS, Call, CallRef, Verification, short_id
 from voice_provider import (
     CallEvent,

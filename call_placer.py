@@ -12,7 +12,8 @@ from clock import Clock
 from dialer import Dialer
 from guard_store import Reservation
 from log_format import log_unexpected
-from otp_store import Begun, CallStillLive, NewCode, OtpStore
+from number_page import Begun, CallStillLive, NewCode
+from otp_store import OtpStore
 from send_order import SendOrder
 from verification import Call, NewCall, Verification
 from voice_provider import CallState, EndReason, ProviderError

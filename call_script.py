@@ -82,7 +82,7 @@ SILENT_HANGUP: CallScript = (Hangup(),)
 REPLAY: CallScript = (Replay(),)
 
 
-class Manner(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
+class Manner(msgspec.Struct, frozen=True, array_like=True, gc=False, cache_hash=True):
     """How a call speaks, decided when it is begun and the same at each of its callbacks.
 
     `prompts` names a set of prompts, and `voice` the voice that was asked for, as `Speak` has it; empty ones are

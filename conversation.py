@@ -8,7 +8,8 @@ from abuse_guard import AbuseGuard
 from call_links import CallLinks
 from call_log import log_call
 from call_script import REPLAY, SILENT_HANGUP, CallScript
-from otp_store import OtpStore, Outcome
+from number_page import Outcome
+from otp_store import OtpStore
 from script_writer import ScriptWriter
 from sealing import Sealer
 from verification import KEY_TRIES, Call, CallRef, Mode, Status, Verification

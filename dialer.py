@@ -17,7 +17,8 @@ from call_router import CallPolicy, CallRouter, Candidate
 from carrier_line import NoTurn
 from clock import Clock
 from guard_store import Reservation
-from otp_store import OtherCall, OtpStore
+from number_page import OtherCall
+from otp_store import OtpStore
 from script_writer import ScriptWriter
 from sealing import Sealer
 from send_order import SendOrder

@@ -7,7 +7,8 @@ from call_log import hang_up_if_possible
 from call_placer import CallPlacer, Sent
 from call_router import CallRouter
 from clock import Clock
-from otp_store import Checked, NewCode, OtpStore, Outcome
+from number_page import Checked, NewCode, Outcome
+from otp_store import OtpStore
 from protection import Protection
 from send_order import SendOrder
 from text_messages import TextMessages

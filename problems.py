@@ -15,7 +15,8 @@ from access import AddressLocked, KeyMissing
 from idempotency import KeyReused, StillRunning
 from log_format import log_unexpected
 from number_failures import NumberLocked
-from otp_store import CallStillLive, OtherMode, StoreUnavailable
+from number_page import CallStillLive, OtherMode
+from otp_store import StoreUnavailable
 from voice_provider import CallRejected, ProviderThrottled, ProviderUnavailable
 
 logger = logging.getLogger(__name__)

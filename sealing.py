@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from verification import CallRef, MessageRef
+from verification import VERIFICATION_ID, CallRef, MessageRef
 
 _NONCE_BYTES = 12
 _TOKEN = re.compile(r"([0-9a-f]{32})([0-9a-f]{4})([0-9a-f]{32})")
@@ -22,6 +22,9 @@ _MESSAGE_TOKEN_BYTES = _BLOCK_BYTES + _NUMBER_BYTES + _SHORT_MAC_BYTES
 _MESSAGE_TOKEN_LENGTH = 31  # in base 62
 _MESSAGE_TOKEN = re.compile(rf"[0-9A-Za-z]{{{_MESSAGE_TOKEN_LENGTH}}}")
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+
+# A verification id: zeros that tell whether it was decrypted with the right key, the number, and random bytes.
+_ID_CHECK_BYTES, _PHONE_BYTES, _ID_RANDOM_BYTES = 4, 7, 5
 _DECOY_ID = "vrf_" + "0" * 32
 
 
@@ -39,7 +42,11 @@ class Sealer:
     def __init__(self, secrets_in_use: Sequence[str]) -> None:
         self._ciphers = [AESGCM(derive_key(secret, b"code")) for secret in secrets_in_use]
         self._decoy = self.seal("000000", _DECOY_ID)
-        self._message_ciphers = [_block_cipher(secret) for secret in secrets_in_use]
+        id_ciphers = [_block_cipher(secret, b"verification id") for secret in secrets_in_use]
+        # One block each, and no state between them, so that one context serves for all.
+        self._id_encryptors = [cipher.encryptor() for cipher in id_ciphers]
+        self._id_decryptors = [cipher.decryptor() for cipher in id_ciphers]
+        self._message_ciphers = [_block_cipher(secret, b"message") for secret in secrets_in_use]
         self._message_macs = [
             hmac.new(derive_key(secret, b"message token"), digestmod=sha256) for secret in secrets_in_use
         ]
@@ -60,6 +67,25 @@ class Sealer:
             except InvalidTag:
                 continue
         raise Unsealable("a stored code was sealed with another OTP_SECRET")
+
+    def draw_id(self, phone: str) -> str:
+        """A new verification id. It holds the number, encrypted, so that it leads to it without an index.
+
+        To whoever lacks OTP_SECRET it is 128 random bits: knowing an id proves having been told it.
+        """
+        block = bytes(_ID_CHECK_BYTES) + int(phone[1:]).to_bytes(_PHONE_BYTES, "big")
+        return f"vrf_{self._id_encryptors[0].update(block + secrets.token_bytes(_ID_RANDOM_BYTES)).hex()}"
+
+    def phone_of(self, verification_id: str) -> str | None:
+        """The number, in E.164, that an id was drawn for; None for anything that `draw_id` did not make."""
+        if not VERIFICATION_ID.fullmatch(verification_id):
+            return None
+        for decryptor in self._id_decryptors:
+            block = decryptor.update(bytes.fromhex(verification_id[4:]))
+            if block.startswith(bytes(_ID_CHECK_BYTES)):
+                number = int.from_bytes(block[_ID_CHECK_BYTES : _ID_CHECK_BYTES + _PHONE_BYTES], "big")
+                return f"+{number}"
+        return None
 
     def matches(self, sealed: bytes, verification_id: str, candidate: str) -> bool:
         """Whether the candidate is the sealed code, in time that does not depend on where they differ."""
@@ -127,9 +153,9 @@ class Sealer:
         return None
 
 
-def _block_cipher(secret: str) -> "Cipher[modes.ECB]":
-    # One block of 128 random bits, never more: what is encrypted tells nothing of the id.
-    return Cipher(algorithms.AES256(derive_key(secret, b"message")), modes.ECB())  # noqa: S305 - see above
+def _block_cipher(secret: str, purpose: bytes) -> "Cipher[modes.ECB]":
+    # One block that is never the same twice, and no more: what is encrypted tells nothing of what is in it.
+    return Cipher(algorithms.AES256(derive_key(secret, purpose)), modes.ECB())  # noqa: S305 - see above
 
 
 def _short_mac(mac: hmac.HMAC, signed: bytes) -> bytes:

@@ -14,8 +14,9 @@ from carrier_line import CarrierLine, LineLimits
 from clock import Clock
 from conversation import Conversation
 from dialer import Dialer
+from number_page import StoreRules
 from otp_service import OtpService
-from otp_store import MemoryOtpStore, OtpStore, StoreRules
+from otp_store import MemoryOtpStore, OtpStore
 from protection import Protection
 from redial import RedialPolicy, Redials
 from sealing import Sealer

@@ -10,7 +10,8 @@ from call_links import CallLinks
 from call_log import log_verification
 from clock import Clock
 from language_choice import LanguageChoice
-from otp_store import NewCode, OtpStore
+from number_page import NewCode
+from otp_store import OtpStore
 from phone_numbers import LineType, number_of
 from script_writer import ScriptWriter
 from send_order import SendOrder, UnsupportedOption

@@ -13,8 +13,9 @@ from clock import Clock
 from dialer import placed_after
 from log_format import log_unexpected
 from number_failures import NumberLocked
+from number_page import CallStillLive, OtherCall
 from otp_service import OtpService
-from otp_store import CallStillLive, OtherCall, OtpStore, StoreUnavailable
+from otp_store import OtpStore, StoreUnavailable
 from protection import Protection
 from redial import Redials
 from send_order import SendOrder, UnsupportedOption

@@ -25,11 +25,6 @@ def draw_code(length: int) -> str:
     return f"{secrets.randbelow(10**length):0{length}d}"
 
 
-def draw_verification_id() -> str:
-    """128 random bits, so that knowing an id proves having been told it."""
-    return f"vrf_{secrets.token_hex(16)}"
-
-
 def short_id(verification_id: str) -> str:
     """What a log line may say of an id: enough to find it again, too little to use it."""
     return verification_id[:16]
@@ -95,7 +90,7 @@ TOKEN_GRACE_SECONDS = 60
 NEWS_GRACE_SECONDS = 15
 
 
-class Call(msgspec.Struct, frozen=True, gc=False):
+class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One call of a verification. Times are seconds of the store's clock; durations are seconds.
 
     A pinned call was asked for through this carrier. `queue_seconds` is how long it may wait for its turn. A
@@ -163,7 +158,7 @@ class NewMessage(msgspec.Struct, frozen=True):
     language: str
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The newest text message of a verification. `started_at` is in seconds of the store's clock."""
 
     provider: str
@@ -176,11 +171,12 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     cause: str = ""
 
 
-class Verification(msgspec.Struct, frozen=True, gc=False):
+class Verification(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A code on its way to one phone, for one client. `sealed_code` is empty once it can no longer be right.
 
     An alert is kept as a code is, with its values in the place of one; it ends once they are erased.
-    `given_up` are calls of which nothing was heard before another carrier was tried; one that turns up is ended.
+    `over_at` is when nothing could happen any more. `given_up` are calls of which nothing was heard before another
+    carrier was tried; one that turns up is ended. Kept in stores by position: new fields go to the end.
     """
 
     id: str
@@ -200,6 +196,7 @@ class Verification(msgspec.Struct, frozen=True, gc=False):
     given_up: tuple[Call, ...] = ()
     redials: int = 0
     message: Message | None = None
+    over_at: float | None = None
 
     def __repr__(self) -> str:
         return f"Verification({short_id(self.id)}, {self.status})"

@@ -16,7 +16,8 @@ from bench.sample_data import phone_number
 from bench.servers import ROOT, resident_bytes, service
 from call_script import Manner
 from clock import Clock
-from otp_store import MemoryOtpStore, NewCode, StoreRules
+from number_page import NewCode, StoreRules
+from otp_store import MemoryOtpStore
 from sealing import Sealer
 from verification import NewCall
 from voice_provider import CallEvent, CallState

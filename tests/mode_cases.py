@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from call_script import Manner
 from number_failures import NumberLocked
-from otp_store import CallStillLive, OtherMode, OtpStore, Outcome
+from number_page import CallStillLive, OtherMode, Outcome
+from otp_store import OtpStore
 from tests.conftest import FakeTime
 from tests.store_cases import (
     CLIENT,

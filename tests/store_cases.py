@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from call_script import Manner
 from number_failures import NumberLocked
-from otp_store import CallStillLive, NewCode, OtherCall, OtpStore, Outcome, StoreFull
+from number_page import CallStillLive, NewCode, OtherCall, Outcome
+from otp_store import OtpStore, StoreFull
 from sealing import Sealer
 from sms_provider import MessageReport, MessageState
 from tests.conftest import FakeTime

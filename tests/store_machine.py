@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
 from number_failures import NumberLocked
-from otp_store import CallStillLive, Checked, NewCode, OtherCall, OtherMode, OtpStore, Outcome, StoreRules
+from number_page import CallStillLive, Checked, NewCode, OtherCall, OtherMode, Outcome, StoreRules
+from otp_store import OtpStore
 from sms_provider import MESSAGE_ENDS, MessageReport, MessageState
 from tests.conftest import FakeTime
 from tests.mode_cases import LOCKED_CALL

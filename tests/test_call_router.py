@@ -39,7 +39,7 @@ def state_of(service: RunningService) -> Any:
     """All that a refused request must leave as it was."""
     store, protection = service.app.state.service._store, service.app.state.service._protection
     logs = {key: list(log.entries) for key, log in protection.store._logs.items() if log.entries}
-    return dict(store._by_id), dict(store._called), logs
+    return dict(store._pages), logs
 
 
 # Order

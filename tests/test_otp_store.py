@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from otp_store import MemoryOtpStore, OtpStore, StoreRules
+from number_page import NumberPage, OpenPage, StoreRules
+from otp_store import MemoryOtpStore, OtpStore
 from sealing import Sealer
 from tests.conftest import FakeTime
 from tests.mode_cases import ModeCases
 from tests.store_cases import NEW_CALL, SEALER, StoreCases, new_code
 from timer_wheel import TimerWheel
-from verification import Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 
@@ -65,11 +65,11 @@ async def test_expiry_leaves_nothing_behind(fake_time: FakeTime) -> None:
         while (await store.expire()).some_are_left:
             continue
         await store.take_overdue_calls(1000)
-    for by_first in (store._by_live_call, store._newest, store._live_calls, store._by_message):
+    for by_first in (store._by_live_call, store._live_calls, store._by_message):
         assert not any(by_first.values())
         by_first.clear()
     assert [name for name, value in vars(store).items() if isinstance(value, dict) and value] == []
-    for wheel in (store._deadlines, store._overdue, store._failures._forgettable):
+    for wheel in (store._deadlines, store._watches, store._forgettable):
         assert vars(wheel) == {"_slots": {}, "_seconds": []}
 
 
@@ -80,7 +80,7 @@ async def test_a_number_has_one_timer_for_its_failures_however_often_it_is_forgi
         await store.check("shop", "+14155550142", "999999")
         await store.check("shop", "+14155550142", "012345")
         await store.fail_call(record.id, 1, EndReason.FAILED, "")
-    assert sum(map(len, store._failures._forgettable._slots.values())) == 1
+    assert sum(map(len, store._forgettable._slots.values())) == 1
 
 
 def test_a_tick_looks_at_what_is_due_and_at_nothing_else() -> None:
@@ -107,19 +107,19 @@ def test_a_tick_looks_at_what_is_due_and_at_nothing_else() -> None:
 
 
 async def test_the_cost_of_expiry_does_not_grow_with_what_is_not_due(fake_time: FakeTime) -> None:
-    """Counts the records that a tick looks at, which does not depend on the machine."""
+    """Counts the pages that a tick looks at, which does not depend on the machine."""
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     for number in range(5000):
         await store.begin("shop", f"+1415{number:07d}", new_code(ttl=600), NEW_CALL)
     await store.begin("shop", "+14165550000", new_code(ttl=30), NEW_CALL)
-    looked_at: list[Verification | None] = []
-    look = store._up_to_date
+    looked_at: list[NumberPage] = []
+    look = store._open
 
-    def counting_look(record: Verification | None, now: float) -> Verification | None:
-        looked_at.append(record)
-        return look(record, now)
+    def counting_look(page: NumberPage) -> OpenPage:
+        looked_at.append(page)
+        return look(page)
 
-    store._up_to_date = counting_look  # type: ignore[method-assign]
+    store._open = counting_look  # type: ignore[method-assign]
     fake_time.advance(31)
     await store.expire()
     assert len(looked_at) == 1

@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 
 from sealing import Sealer, Unsealable
-from verification import CallRef, MessageRef, draw_code, draw_verification_id
+from verification import VERIFICATION_ID, CallRef, MessageRef, draw_code
 
 ID = "vrf_" + "a" * 32
+PHONE = "+14155550142"
 OLD, NEW = "the old secret", "the new secret"
 
 
@@ -39,7 +40,7 @@ def test_a_code_is_sealed_for_one_verification() -> None:
     assert sealer.unseal(sealed, ID) == "012345"
     assert sealed != sealer.seal("012345", ID)
     with pytest.raises(Unsealable):
-        sealer.unseal(sealed, draw_verification_id())
+        sealer.unseal(sealed, sealer.draw_id(PHONE))
     with pytest.raises(Unsealable):
         sealer.unseal(sealed[:-1] + bytes([sealed[-1] ^ 1]), ID)
 
@@ -53,6 +54,29 @@ def test_a_replaced_secret_still_opens_what_it_sealed() -> None:
     assert rotated.read_token(token) is None
     with pytest.raises(Unsealable):
         rotated.unseal(sealed, ID)
+
+
+def test_an_id_leads_to_its_number_for_those_who_have_the_secret() -> None:
+    ids = [Sealer([OLD]).draw_id(phone) for phone in (PHONE, PHONE, "+999999999999999", "+1")]
+    assert len(set(ids)) == 4
+    assert all(VERIFICATION_ID.fullmatch(one) for one in ids)
+    rotating, rotated = Sealer([NEW, OLD]), Sealer([NEW])
+    assert [rotating.phone_of(one) for one in ids] == [PHONE, PHONE, "+999999999999999", "+1"]
+    assert [rotated.phone_of(one) for one in ids] == [None] * 4
+
+
+@pytest.mark.parametrize("text", ["", ID, ID + "0", "vrf_", "vrf_" + "g" * 32, "+14155550142", "vrf_" + "0" * 32])
+def test_what_is_no_id_of_ours_leads_to_no_number(text: str) -> None:
+    assert Sealer([NEW]).phone_of(text) is None
+
+
+def test_an_id_tells_nothing_of_its_number() -> None:
+    sealer = Sealer([NEW])
+    ids = [sealer.draw_id(f"+1415555{number:04d}") for number in range(10_000)]
+    for position in range(4, 36):
+        seen = Counter(one[position] for one in ids)
+        chi_square = sum((seen[digit] - 625) ** 2 / 625 for digit in "0123456789abcdef")
+        assert chi_square < 65, "p < 1e-7 for fifteen degrees of freedom"
 
 
 def test_matching_is_exact() -> None:
@@ -106,7 +130,7 @@ def test_a_message_token_outlives_the_replacement_of_its_secret() -> None:
 
 def test_keys_are_every_pair_of_two_different_ones() -> None:
     sealer = Sealer([NEW])
-    calls = [CallRef(draw_verification_id(), 1) for _ in range(3000)]
+    calls = [CallRef(sealer.draw_id(PHONE), 1) for _ in range(3000)]
     drawn = {sealer.draw_keys(call, attempt, 2) for call in calls for attempt in (0, 1)}
     assert drawn == {f"{one}{other}" for one in range(10) for other in range(10) if one != other}
     assert {sealer.draw_keys(call, 0, 1) for call in calls} == set("0123456789")

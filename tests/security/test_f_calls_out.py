@@ -494,7 +494,7 @@ async def test_f4_a_hung_carrier_is_asked_by_nobody_once_its_breaker_is_open(
         assert {(answer.status, answer.code) for answer in answers} == {(503, "provider_unavailable")}
         assert {answer.headers["retry-after"] for answer in answers} == {"30"}
         assert carrier.calls == FAILURES_TO_OPEN
-        assert len(service.app.state.service._store._by_id) == FAILURES_TO_OPEN, "nothing is kept of the rest"
+        assert service.app.state.service._store._records == FAILURES_TO_OPEN, "nothing is kept of the rest"
 
 
 # F5: pace, and a queue that is bounded
@@ -520,8 +520,8 @@ async def test_f5_of_five_thousand_sends_in_a_second_three_a_second_are_placed_a
         assert {answer.code for answer in refused} == {"provider_throttled"}
         assert all(1 <= int(answer.headers["retry-after"]) <= 30 for answer in refused)
         store, guard_store = service.app.state.service._store, service.app.state.service._protection.store
-        assert len(store._by_id) == 3 + in_half_a_life, "nothing is kept of what was refused"
-        assert len(guard_store._logs) <= 2 + 2 * len(store._by_id)
+        assert store._records == 3 + in_half_a_life, "nothing is kept of what was refused"
+        assert len(guard_store._logs) <= 2 + 2 * store._records
         await fake_time.pass_by(30)
         assert most_in_a_second(placed_at) == 3
         assert len(placed_at) == 3 + in_half_a_life, "whoever was told to wait was called"

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from guard_store import Charge, MemoryGuardStore, Window, rule
 from number_failures import NumberLocked
-from otp_store import MemoryOtpStore, Outcome, StoreFull, StoreRules
+from number_page import Outcome, StoreRules
+from otp_store import MemoryOtpStore, StoreFull
 from settings import BadSettings, load_settings
 from tests.conftest import FakeTime
 from tests.security.hand_carrier import CODE, HandCarrier, run_vobiz, start_call
@@ -59,7 +60,7 @@ async def test_g5_memory_stays_flat_over_many_sends_and_counters_stay(fake_time:
     after_many, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after_many < after_some + 1000 * 1024, f"{after_some} to {after_many} bytes"
-    assert len(store._by_id) <= 1000
+    assert store._records <= 1000
     record = (await store.begin("shop", VICTIM, new_code(), NEW_CALL)).record
     await store.check("shop", VICTIM, "999999")
     await store.fail_call(record.id, 1, EndReason.NO_ANSWER, "")
@@ -103,7 +104,8 @@ async def test_g5_deadlines_pass_without_any_traffic(fake_time: FakeTime, monkey
         await start_call(service, carrier, VICTIM)
         fake_time.advance(301)
         await service.app.state.timekeeper.expire()
-        (record,) = service.app.state.service._store._by_id.values()
+        (page,) = service.app.state.service._store._pages.values()
+        (record,) = page.records
         assert (record.status, record.sealed_code) == ("expired", b"")
 
 

@@ -5,7 +5,8 @@ import os
 import pytest
 from hypothesis import settings
 
-from otp_store import MemoryOtpStore, OtpStore, StoreRules
+from number_page import StoreRules
+from otp_store import MemoryOtpStore, OtpStore
 from tests.conftest import FakeTime
 from tests.security.service_machine import ServiceMachine
 from tests.store_cases import SEALER
