@@ -92,6 +92,7 @@ class NumberPage(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 EMPTY_PAGE = NumberPage()
+SLACK_SECONDS = 60.0
 
 
 class Moment(NamedTuple):
@@ -245,8 +246,11 @@ class OpenPage:
 
     # Checking
 
-    def check(self, client: str, key: str, candidate: str) -> Checked:
+    def check(self, client: str, key: str, candidate: str, attempt: str) -> Checked:
         record = self.find(client, key)
+        mark = self._sealer.mark_attempt(attempt, candidate) if attempt else b""
+        if record is not None and attempt and record.last_attempt == mark:
+            return Checked(Outcome.CORRECT if record.status is Status.VERIFIED else Outcome.INCORRECT, record)
         if record is None or record.is_final:
             self._sealer.pretend_to_match(candidate)  # so that this takes as long as a comparison
             is_locked = record is not None and record.status is Status.LOCKED
@@ -255,7 +259,7 @@ class OpenPage:
             raise OtherMode  # its code is shown to whoever asked for it: knowing it proves nothing
         if record.mode is Mode.ALERT:
             return Checked(Outcome.NOT_FOUND, record)
-        return self._check(record, candidate)
+        return self._check(msgspec.structs.replace(record, last_attempt=mark), candidate)
 
     def check_typed(self, verification_id: str, call_number: int, attempt: int, typed: str) -> Checked:
         record = self.with_newest_call(verification_id, call_number)
@@ -430,12 +434,28 @@ class OpenPage:
         self.is_changed = True
 
     def forget_old(self) -> None:
-        """Drop what has been over for longer than it is kept."""
-        for record in self._all():
+        """Drop what has been over for longer than it is kept; time alone has done that."""
+        for record in list(self._records.values()):
             if record.over_at is not None and self._now >= record.over_at + self._rules.retention_seconds:
-                self.forget(record.id)
+                del self._records[record.id]
+                self.is_outdated = True
         if self._failures is not None and self._failures.are_forgotten(self._now):
-            self.forget_failures()
+            self._failures = None
+            self.is_outdated = True
+
+    def lifetime_seconds(self) -> float:
+        """How long the page has to be kept, if nothing more happens."""
+        ends = [self._end_of(record) + self._rules.retention_seconds for record in self._records.values()]
+        if self._failures is not None:
+            ends.append(self._failures.forget_at)
+        return max(ends, default=self._now) + SLACK_SECONDS - self._now
+
+    @staticmethod
+    def _end_of(record: Verification) -> float:
+        if record.over_at is not None:
+            return record.over_at
+        call = record.live_call
+        return record.expires_at if call is None else max(record.expires_at, call.overdue_at)
 
     def _up_to_date(self, record: Verification) -> Verification:
         """The record as it is now: deadlines count also when nobody has looked at it since they passed."""

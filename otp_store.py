@@ -69,6 +69,12 @@ class OtpStore(ABC):
         phone = self._sealer.phone_of(key) if key.startswith("vrf_") else key
         return step(self._open(EMPTY_PAGE)) if phone is None else await self._on_page(line_key(phone), step)
 
+    def _line_of(self, verification_id: str) -> str:
+        phone = self._sealer.phone_of(verification_id)
+        if phone is None:
+            raise LookupError("a verification id of another OTP_SECRET")
+        return line_key(phone)
+
     def _open(self, page: NumberPage) -> OpenPage:
         return OpenPage(page, Moment(self._clock.now(), self._clock.wall()), self._sealer, self._rules)
 
@@ -97,13 +103,15 @@ class OtpStore(ABC):
     async def find_by_call_id(self, provider: str, call_id: str) -> Verification | None:
         """The verification whose live call has this carrier's call id."""
 
-    async def check(self, client: str, key: str, candidate: str) -> Checked:
+    async def check(self, client: str, key: str, candidate: str, attempt: str = "") -> Checked:
         """Count an attempt, compare, and consume the code when it is right.
+
+        The last attempt made again, by the name that its caller gave it, has the same outcome and counts no more.
 
         Raises: NumberLocked while wrong codes of the number are being waited out, OtherMode for a code that is
         typed on the phone; nothing is compared then.
         """
-        return await self._on(key, lambda page: page.check(client, key, candidate))
+        return await self._on(key, lambda page: page.check(client, key, candidate, attempt))
 
     async def check_typed(self, verification_id: str, call_number: int, attempt: int, typed: str) -> Checked:
         """The same for a code that was typed on the phone; nothing typed counts for nothing.
@@ -426,9 +434,3 @@ class MemoryOtpStore(OtpStore):
 
     def _look_after(self, verification_id: str) -> Verification | None:
         return self._take(self._line_of(verification_id), lambda page: page.take_overdue_call(verification_id))
-
-    def _line_of(self, verification_id: str) -> str:
-        phone = self._sealer.phone_of(verification_id)
-        if phone is None:
-            raise LookupError("a verification id of another OTP_SECRET")
-        return line_key(phone)

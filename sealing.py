@@ -5,7 +5,7 @@ import re
 import secrets
 import string
 from collections.abc import Sequence
-from hashlib import sha256
+from hashlib import blake2b, sha256
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from verification import VERIFICATION_ID, CallRef, MessageRef
 
-_NONCE_BYTES = 12
+_NONCE_BYTES = PAGE_NONCE_BYTES = 12
 _TOKEN = re.compile(r"([0-9a-f]{32})([0-9a-f]{4})([0-9a-f]{32})")
 
 # A message token: the encrypted id, the message's number and a signature.
@@ -51,6 +51,7 @@ class Sealer:
             hmac.new(derive_key(secret, b"message token"), digestmod=sha256) for secret in secrets_in_use
         ]
         self._keys_key = derive_key(secrets_in_use[-1], b"keys")  # the older one: calls under way keep their keys
+        self._attempt_key = derive_key(secrets_in_use[-1], b"attempt")
         self._token_macs = [hmac.new(derive_key(secret, b"token"), digestmod=sha256) for secret in secrets_in_use]
 
     def seal(self, code: str, verification_id: str) -> bytes:
@@ -90,6 +91,10 @@ class Sealer:
     def matches(self, sealed: bytes, verification_id: str, candidate: str) -> bool:
         """Whether the candidate is the sealed code, in time that does not depend on where they differ."""
         return hmac.compare_digest(self.unseal(sealed, verification_id).encode(), candidate.encode())
+
+    def mark_attempt(self, attempt: str, candidate: str) -> bytes:
+        """Tells one attempt from another, and nothing of the code."""
+        return blake2b(f"{attempt}/{candidate}".encode(), digest_size=8, key=self._attempt_key).digest()
 
     def pretend_to_match(self, candidate: str) -> None:
         """Take as long as `matches` does, for a code that does not exist."""
@@ -153,6 +158,42 @@ class Sealer:
         return None
 
 
+class PageSealer:
+    """Seals all that a store keeps of a number (AES-256-GCM), and names it without the number.
+
+    A key per number, as one key must not seal without end. While a secret is being replaced the older one names.
+    """
+
+    def __init__(self, secrets_in_use: Sequence[str]) -> None:
+        self._namer = hmac.new(derive_key(secrets_in_use[-1], b"page name"), digestmod=sha256)
+        self._keyers = [hmac.new(derive_key(secret, b"page"), digestmod=sha256) for secret in secrets_in_use]
+
+    def name(self, line: str) -> bytes:
+        """128 bits that are always the same for one number, and tell nothing of it."""
+        return _digest(self._namer, line)[:16]
+
+    def seal(self, line: str, page: bytes) -> bytes:
+        """Nonce, then ciphertext with tag."""
+        nonce = secrets.token_bytes(PAGE_NONCE_BYTES)
+        return nonce + AESGCM(_digest(self._keyers[0], line)).encrypt(nonce, page, None)
+
+    def unseal(self, line: str, sealed: bytes) -> bytes:
+        """Raises: Unsealable."""
+        nonce, ciphertext = sealed[:PAGE_NONCE_BYTES], sealed[PAGE_NONCE_BYTES:]
+        for keyer in self._keyers:
+            try:
+                return AESGCM(_digest(keyer, line)).decrypt(nonce, ciphertext, None)
+            except InvalidTag:
+                continue
+        raise Unsealable("a page was sealed with another OTP_SECRET, or altered")
+
+
+def _digest(mac: hmac.HMAC, text: str) -> bytes:
+    keyed = mac.copy()  # a copy of a keyed HMAC skips hashing the key again
+    keyed.update(text.encode())
+    return keyed.digest()
+
+
 def _block_cipher(secret: str, purpose: bytes) -> "Cipher[modes.ECB]":
     # One block that is never the same twice, and no more: what is encrypted tells nothing of what is in it.
     return Cipher(algorithms.AES256(derive_key(secret, purpose)), modes.ECB())  # noqa: S305 - see above
@@ -188,6 +229,4 @@ def derive_key(secret: str, purpose: bytes) -> bytes:
 
 
 def _sign(mac: hmac.HMAC, text: str) -> str:
-    keyed = mac.copy()  # a copy of a keyed HMAC skips hashing the key again
-    keyed.update(text.encode())
-    return keyed.hexdigest()[:32]
+    return _digest(mac, text).hex()[:32]

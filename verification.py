@@ -175,6 +175,7 @@ class Verification(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A code on its way to one phone, for one client. `sealed_code` is empty once it can no longer be right.
 
     An alert is kept as a code is, with its values in the place of one; it ends once they are erased.
+    `last_attempt` is a mark of the last check, by which it is known again when it comes twice.
     `over_at` is when nothing could happen any more. `given_up` are calls of which nothing was heard before another
     carrier was tried; one that turns up is ended. Kept in stores by position: new fields go to the end.
     """
@@ -197,6 +198,7 @@ class Verification(msgspec.Struct, frozen=True, array_like=True, gc=False):
     redials: int = 0
     message: Message | None = None
     over_at: float | None = None
+    last_attempt: bytes = b""
 
     def __repr__(self) -> str:
         return f"Verification({short_id(self.id)}, {self.status})"

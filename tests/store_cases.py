@@ -140,6 +140,20 @@ class StoreCases(StoreUnderTest):
         assert verified is not None
         assert verified.sealed_code == b""
 
+    async def test_an_attempt_that_is_made_again_has_the_same_outcome_and_counts_once(
+        self, store: OtpStore
+    ) -> None:
+        await self.begin(store)
+        for name, left in (("one", 4), ("one", 4), ("two", 3), ("two", 3)):
+            checked = await store.check(CLIENT, PHONE, "999999", name)
+            assert checked.record is not None
+            assert (checked.outcome, checked.record.attempts_left) == (Outcome.INCORRECT, left)
+        for _ in range(3):
+            assert (await store.check(CLIENT, PHONE, CODE, "three")).outcome is Outcome.CORRECT
+        assert (await store.check(CLIENT, PHONE, CODE, "four")).outcome is Outcome.NOT_FOUND
+        assert (await store.check(CLIENT, PHONE, "999999", "three")).outcome is Outcome.NOT_FOUND, "another code"
+        assert (await store.check("bank", PHONE, CODE, "three")).outcome is Outcome.NOT_FOUND
+
     # Time
 
     async def test_a_code_is_right_until_its_deadline_and_not_after(self, fake_time: FakeTime) -> None:
@@ -456,40 +470,6 @@ class StoreCases(StoreUnderTest):
         fake_time.seconds += boot
         fake_time.wall_seconds += wall
         assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.NOT_FOUND
-
-    # Room
-
-    async def test_a_full_store_refuses_new_verifications_and_keeps_running_ones(
-        self, fake_time: FakeTime
-    ) -> None:
-        store = self.make_store(fake_time, capacity=2)
-        await self.begin(store)
-        await self.begin(store, OTHER_PHONE)
-        with pytest.raises(StoreFull):
-            await self.begin(store, "+14155550144")
-        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
-
-    async def test_a_full_store_makes_room_by_forgetting_what_has_ended(self, fake_time: FakeTime) -> None:
-        store = self.make_store(fake_time, capacity=2)
-        first = await self.begin(store)
-        await self.begin(store, OTHER_PHONE)
-        await store.check(CLIENT, PHONE, CODE)
-        with pytest.raises(StoreFull):
-            await self.begin(store, "+14155550144")
-        await self.end_call(store, first)
-        await self.begin(store, "+14155550144")
-        assert await store.find(CLIENT, PHONE) is None
-        assert await store.find(CLIENT, OTHER_PHONE) is not None
-
-    async def test_remembered_failures_are_never_evicted(self, fake_time: FakeTime) -> None:
-        store = self.make_store(fake_time, capacity=2, retention_seconds=0)
-        for phone in (PHONE, OTHER_PHONE):
-            await self.begin(store, phone, ttl=30)
-            await store.check(CLIENT, phone, "999999")
-        fake_time.advance(60)
-        await store.expire()
-        with pytest.raises(StoreFull):
-            await self.begin(store, "+14155550144")
 
     # Cancelling
 
@@ -928,11 +908,8 @@ class StoreCases(StoreUnderTest):
         assert (texted.status, await store.live_calls("vobiz")) == (Status.CALLING, 1)
         assert await store.read_code(texted.id, 1, 1) == CODE
 
-    async def test_what_keeps_a_call_from_being_begun_keeps_a_message_from_it(self, fake_time: FakeTime) -> None:
-        store = self.make_store(fake_time, capacity=1)
+    async def test_a_number_that_is_locked_is_sent_no_message(self, store: OtpStore) -> None:
         await self.text(store)
-        with pytest.raises(StoreFull):
-            await self.text(store, OTHER_PHONE)
         for _ in range(5):
             await store.check(CLIENT, PHONE, "999999")
         with pytest.raises(NumberLocked):
@@ -1014,3 +991,45 @@ class StoreCases(StoreUnderTest):
         assert (moved.status.value, moved.sealed_code) == (end, b"")
         assert message_of(moved).state is MessageState.DELIVERED
         assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.NOT_FOUND
+
+
+class RoomCases(StoreUnderTest):
+    """What a store does that has a capacity of its own."""
+
+    async def test_a_full_store_refuses_new_verifications_and_keeps_running_ones(
+        self, fake_time: FakeTime
+    ) -> None:
+        store = self.make_store(fake_time, capacity=2)
+        await self.begin(store)
+        await self.begin(store, OTHER_PHONE)
+        with pytest.raises(StoreFull):
+            await self.begin(store, "+14155550144")
+        assert (await store.check(CLIENT, PHONE, CODE)).outcome is Outcome.CORRECT
+
+    async def test_a_full_store_makes_room_by_forgetting_what_has_ended(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, capacity=2)
+        first = await self.begin(store)
+        await self.begin(store, OTHER_PHONE)
+        await store.check(CLIENT, PHONE, CODE)
+        with pytest.raises(StoreFull):
+            await self.begin(store, "+14155550144")
+        await self.end_call(store, first)
+        await self.begin(store, "+14155550144")
+        assert await store.find(CLIENT, PHONE) is None
+        assert await store.find(CLIENT, OTHER_PHONE) is not None
+
+    async def test_remembered_failures_are_never_evicted(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, capacity=2, retention_seconds=0)
+        for phone in (PHONE, OTHER_PHONE):
+            await self.begin(store, phone, ttl=30)
+            await store.check(CLIENT, phone, "999999")
+        fake_time.advance(60)
+        await store.expire()
+        with pytest.raises(StoreFull):
+            await self.begin(store, "+14155550144")
+
+    async def test_a_full_store_takes_no_new_message(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, capacity=1)
+        await store.begin_message(CLIENT, PHONE, new_code(), NEW_MESSAGE)
+        with pytest.raises(StoreFull):
+            await store.begin_message(CLIENT, OTHER_PHONE, new_code(), NEW_MESSAGE)

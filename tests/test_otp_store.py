@@ -10,12 +10,12 @@ from otp_store import MemoryOtpStore, OtpStore
 from sealing import Sealer
 from tests.conftest import FakeTime
 from tests.mode_cases import ModeCases
-from tests.store_cases import NEW_CALL, SEALER, StoreCases, new_code
+from tests.store_cases import NEW_CALL, SEALER, RoomCases, StoreCases, new_code
 from timer_wheel import TimerWheel
 from voice_provider import CallEvent, CallState, EndReason
 
 
-class TestMemoryOtpStore(StoreCases, ModeCases):
+class TestMemoryOtpStore(StoreCases, ModeCases, RoomCases):
     def make_store(self, time: FakeTime, **options: Any) -> OtpStore:
         return MemoryOtpStore(SEALER, time.clock, StoreRules(**options))
 

@@ -234,8 +234,8 @@ class Flow:
                 resent = await self.service.send(self.phone, code=CODE)
                 if resent.status_code == 200 and "deduplicated" not in resent.json():
                     await self.ring(Call(self.service, self.carrier, self.phone))
-        store = self.service.app.state.service._store
-        return str(store._newest["anonymous"][self.phone])
+        newest = await self.service.app.state.service._store.find("anonymous", self.phone)
+        return str(newest.id)
 
     async def ring(self, call: Call) -> None:
         steps: list[tuple[str, dict[str, Any]]] = [("/ring/{token}", {"Event": "Ring"})]

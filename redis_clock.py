@@ -1,0 +1,50 @@
+"""One clock for all machines that share a store: the server's, kept going by each machine's own."""
+
+import asyncio
+
+from clock import Clock, boot_seconds
+from otp_store import StoreUnavailable
+from redis_connection import Redis
+
+SYNC_SECONDS = 10.0
+
+
+class SharedClock:
+    """The server's Unix time. Between two looks at it this machine counts by itself, also while it is lost.
+
+    For lifetimes it never goes back: where the server's clock is set back, or another server takes over with a
+    slower one, time goes on from where it was.
+    """
+
+    def __init__(self, redis: Redis, own: Clock) -> None:
+        self._redis = redis
+        self._ahead = own.wall() - boot_seconds()  # until the server was asked
+        self._furthest_ahead: float | None = None
+
+    def now(self) -> float:
+        """Seconds that never go back."""
+        ahead = self._ahead if self._furthest_ahead is None else self._furthest_ahead
+        return boot_seconds() + ahead
+
+    def server_now(self) -> float:
+        """What the server's clock shows, also after it was set."""
+        return boot_seconds() + self._ahead
+
+    async def sync(self) -> float:
+        """Look at the server's clock; how far it is ahead of what was believed. Raises: StoreUnavailable."""
+        asked_at = boot_seconds()
+        seconds, microseconds = await self._redis.call(None, "TIME")
+        answered_at = boot_seconds()
+        before = self._ahead
+        self._ahead = int(seconds) + int(microseconds) / 1e6 - (asked_at + answered_at) / 2
+        self._furthest_ahead = max(self._ahead, self._furthest_ahead or self._ahead)
+        return self._ahead - before
+
+    async def keep_in_sync(self) -> None:
+        """Runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            try:
+                await self.sync()
+            except StoreUnavailable:
+                continue  # the connection has told of it

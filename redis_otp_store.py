@@ -1,0 +1,219 @@
+"""The store in Redis.
+
+A step is taken here, on a page as it was seen last, and takes effect only if nobody has changed the page since;
+else it is taken again on the page as it is now. That costs one round trip where this process saw the page last,
+and two where another one did.
+"""
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from hashlib import blake2b
+from typing import Any
+from weakref import WeakValueDictionary
+
+from clock import Clock
+from number_page import Checked, NumberPage, OpenPage, StoreRules
+from otp_store import Expired, OtpStore, Step, StoreUnavailable, T
+from redis_connection import Redis
+from redis_pages import RedisPages, Seen, Timers
+from sealing import Sealer
+from verification import NEWS_GRACE_SECONDS, Call, Message, Verification
+from voice_provider import CallState
+
+# With the time that its last write may take, a step ends within a second.
+STEP_SECONDS = 0.5
+PAGES_REMEMBERED = 10_000
+DUE_AT_ONCE = 50
+
+Command = Coroutine[Any, Any, Any]
+
+
+class RedisOtpStore(OtpStore):
+    """The store of any number of processes and machines. Its clock is one that they share."""
+
+    def __init__(self, redis: Redis, pages: RedisPages, sealer: Sealer, clock: Clock, rules: StoreRules) -> None:
+        super().__init__(sealer, clock, rules)
+        self._redis = redis
+        self._pages = pages
+        self._seen: OrderedDict[str, Seen] = OrderedDict()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def _on_page(self, line: str, step: Step[T]) -> T:
+        turn = self._turns.get(line)
+        if turn is None:
+            turn = self._turns[line] = asyncio.Lock()
+        give_up_at = asyncio.get_running_loop().time() + STEP_SECONDS
+        async with turn:  # steps of one process on one page would only get in each other's way
+            return await self._take(line, step, give_up_at)
+
+    async def _take(self, line: str, step: Step[T], give_up_at: float) -> T:
+        seen = self._seen.pop(line, None)  # not remembered while it is unknown what becomes of it
+        is_current = seen is None
+        seen = seen or await self._pages.load(line)
+        while True:
+            page = self._open(seen.page)
+            error: Exception | None = None
+            try:
+                result = step(page)
+            except Exception as raised:  # what was counted before something broke is kept
+                error = raised
+            if page.is_changed or page.watches or not is_current:
+                seen, is_current = await self._swap(line, seen, page)
+            if is_current:
+                self._remember(line, seen)
+                if error is not None:
+                    raise error
+                return result
+            is_current = True  # as the server has just said
+            if asyncio.get_running_loop().time() > give_up_at:
+                raise StoreUnavailable("too many requests for one number at once")
+
+    def _open(self, page: NumberPage) -> OpenPage:
+        opened = super()._open(page)
+        opened.forget_old()
+        return opened
+
+    def _remember(self, line: str, seen: Seen) -> None:
+        self._seen[line] = seen
+        if len(self._seen) > PAGES_REMEMBERED:
+            self._seen.popitem(last=False)
+
+    async def _swap(self, line: str, seen: Seen, page: OpenPage) -> tuple[Seen, bool]:
+        """See RedisPages. What leads to a call or message, and counts it, is kept at the same time.
+
+        That is never proof: a call that is found so is looked for on its page, and a count heals by itself.
+        """
+        swapping = self._pages.swap(line, seen, page)
+        if not page.is_changed:
+            return await swapping
+        commands = list(self._index(seen.page, page.page()))
+        return (await asyncio.gather(swapping, *commands))[0] if commands else await swapping
+
+    def _index(self, before: NumberPage, after: NumberPage) -> Iterator[Command]:
+        known = {record.id: record for record in before.records}
+        for record in after.records:
+            was = known.get(record.id)
+            if was is not record:
+                yield from self._index_call(record, was.call if was else None, record.call)
+                yield from self._index_message(record, was.message if was else None, record.message)
+
+    def _index_call(self, record: Verification, before: Call | None, call: Call | None) -> Iterator[Command]:
+        was_in, is_in = _count_key(before), _count_key(call)
+        if was_in and was_in != is_in:
+            yield self._redis.call(was_in, "ZREM", was_in, _raw(record.id))
+        if call is None or is_in is None:
+            return
+        if was_in != is_in or before is None or before.overdue_at != call.overdue_at:
+            yield self._redis.call(is_in, "ZADD", is_in, call.overdue_at + NEWS_GRACE_SECONDS, _raw(record.id))
+        if call.call_id and (before is None or before.call_id != call.call_id):
+            longest_seconds = 2 * (call.ring_timeout_seconds + call.time_limit_seconds) + NEWS_GRACE_SECONDS
+            yield self._lead_to(record, _key_of("call", call.provider, call.call_id), longest_seconds)
+
+    def _index_message(
+        self, record: Verification, before: Message | None, message: Message | None
+    ) -> Iterator[Command]:
+        if message is None or not message.message_id or (before and before.message_id == message.message_id):
+            return
+        seconds = record.expires_at - self._clock.now() + self._rules.retention_seconds
+        yield self._lead_to(record, _key_of("message", message.provider, message.message_id), seconds)
+
+    def _lead_to(self, record: Verification, key: bytes, seconds: float) -> Command:
+        return self._redis.call(key, "SET", key, _raw(record.id), "PX", max(1, int(seconds * 1000)))
+
+    async def check(self, client: str, key: str, candidate: str, attempt: str = "") -> Checked:
+        # So that a check is known again if it has to be sent twice.
+        return await super().check(client, key, candidate, attempt or secrets.token_hex(8))
+
+    async def find_by_call_id(self, provider: str, call_id: str) -> Verification | None:
+        record = await self._led_to(_key_of("call", provider, call_id))
+        call = record.live_call if record is not None else None
+        is_it = call is not None and (call.provider, call.call_id) == (provider, call_id)
+        return record if is_it else None
+
+    async def find_by_message_id(self, provider: str, message_id: str) -> Verification | None:
+        record = await self._led_to(_key_of("message", provider, message_id))
+        message = record.message if record is not None else None
+        is_it = message is not None and (message.provider, message.message_id) == (provider, message_id)
+        return record if is_it else None
+
+    async def _led_to(self, key: bytes) -> Verification | None:
+        raw = await self._redis.call(key, "GET", key)
+        return await self.find_by_id(f"vrf_{raw.hex()}") if raw is not None else None
+
+    async def live_calls(self, provider: str) -> int:
+        return await self._count(_live_key(provider))
+
+    async def queued_calls(self, provider: str) -> int:
+        return await self._count(_queued_key(provider))
+
+    async def _count(self, key: bytes) -> int:
+        now = self._clock.now()
+        # What a process that died has left behind is long overdue.
+        await self._redis.call(key, "ZREMRANGEBYSCORE", key, "-inf", now)
+        return int(await self._redis.call(key, "ZCARD", key))
+
+    async def expire(self, limit: int = 250) -> Expired:
+        due = await self._pages.take_due(Timers.DEADLINES, self._clock.now(), limit)
+        records = await _some_at_once(self._expire, due)
+        return Expired([record for record in records if record is not None], len(due) >= limit)
+
+    async def _expire(self, verification_id: str) -> Verification | None:
+        record = await self._on(verification_id, lambda page: page.expire(verification_id))
+        is_first = await self._pages.drop_timer(Timers.DEADLINES, self._line_of(verification_id), verification_id)
+        return record if is_first else None
+
+    async def take_overdue_calls(self, limit: int = 100) -> list[Verification]:
+        overdue: list[Verification] = []
+        while len(overdue) < limit:
+            due = await self._pages.take_due(Timers.WATCHES, self._clock.now(), limit - len(overdue))
+            if not due:
+                break
+            records = await _some_at_once(self._look_after, due)
+            overdue += [record for record in records if record is not None]
+        return overdue
+
+    async def _look_after(self, verification_id: str) -> Verification | None:
+        def step(page: OpenPage) -> tuple[Verification | None, bool]:
+            return page.take_overdue_call(verification_id), not page.watches
+
+        taken, is_over = await self._on(verification_id, step)
+        if is_over:
+            await self._pages.drop_timer(Timers.WATCHES, self._line_of(verification_id), verification_id)
+        return taken
+
+
+async def _some_at_once(
+    handle: Callable[[str], Awaitable[Verification | None]], verification_ids: list[str]
+) -> list[Verification | None]:
+    places = asyncio.Semaphore(DUE_AT_ONCE)
+
+    async def one(verification_id: str) -> Verification | None:
+        async with places:
+            return await handle(verification_id)
+
+    return await asyncio.gather(*(one(verification_id) for verification_id in verification_ids))
+
+
+def _raw(verification_id: str) -> bytes:
+    return bytes.fromhex(verification_id[4:])
+
+
+def _key_of(kind: str, provider: str, its_id: str) -> bytes:
+    return b"otp:%b:%b" % (kind.encode(), blake2b(f"{provider}/{its_id}".encode(), digest_size=12).digest())
+
+
+def _live_key(provider: str) -> bytes:
+    return f"otp:live-calls:{provider}".encode()
+
+
+def _queued_key(provider: str) -> bytes:
+    return f"otp:queued-calls:{provider}".encode()
+
+
+def _count_key(call: Call | None) -> bytes | None:
+    """Where a call is counted, if it is."""
+    if call is None or not call.is_live:
+        return None
+    return _queued_key(call.provider) if call.state is CallState.QUEUED else _live_key(call.provider)
