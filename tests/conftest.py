@@ -25,6 +25,8 @@ from log_format import JsonFormatter
 from server import Server, create_app
 from settings import Settings, load_settings
 from tests.hearing import TEXTS, heard
+from tests.redis_servers import _session_redis as _session_redis
+from tests.redis_servers import redis_server as redis_server
 
 VOBIZ_TOKEN = "vobiz-token-CANARY-0123456789"
 OTP_SECRET = "otp-secret-CANARY-0123456789abcdef0123456789abcdef"

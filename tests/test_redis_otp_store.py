@@ -16,7 +16,7 @@ from redis_pages import RedisPages
 from sealing import PageSealer
 from tests.conftest import FakeTime
 from tests.mode_cases import ModeCases
-from tests.redis_servers import RedisServer, _session_redis, redis_server  # noqa: F401
+from tests.redis_servers import RedisServer
 from tests.store_cases import SEALER, StoreCases
 
 
