@@ -603,7 +603,8 @@ class StoreCases(StoreUnderTest):
         found = await store.find(CLIENT, record.id)
         assert found is not None
         assert found.call is not None
-        assert (asked, found.call.end_reason) == (21, EndReason.UNKNOWN), "asked for 2 x (30 + 150) s"
+        assert found.call.end_reason is EndReason.UNKNOWN
+        assert asked in (21, 22), "for 2 x (30 + 150) s, each 15 s; a second is the finest that a store may tell"
 
     async def test_a_call_that_moves_on_is_not_overdue(self, store: OtpStore, fake_time: FakeTime) -> None:
         record = await self.begin(store)
