@@ -8,7 +8,7 @@ and two where another one did.
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from hashlib import blake2b
 from typing import Any
 from weakref import WeakValueDictionary
@@ -17,7 +17,7 @@ from clock import Clock
 from number_page import Checked, NumberPage, OpenPage, StoreRules
 from otp_store import Expired, OtpStore, Step, StoreUnavailable, T
 from redis_connection import Redis
-from redis_pages import RedisPages, Seen, Timers
+from redis_pages import DueSlot, RedisPages, Seen, Timers
 from sealing import Sealer
 from verification import NEWS_GRACE_SECONDS, Call, Message, Verification
 from voice_provider import CallState
@@ -155,45 +155,36 @@ class RedisOtpStore(OtpStore):
         return int(await self._redis.call(key, "ZCARD", key))
 
     async def expire(self, limit: int = 250) -> Expired:
-        due = await self._pages.take_due(Timers.DEADLINES, self._clock.now(), limit)
-        records = await _some_at_once(self._expire, due)
-        return Expired([record for record in records if record is not None], len(due) >= limit)
-
-    async def _expire(self, verification_id: str) -> Verification | None:
-        record = await self._on(verification_id, lambda page: page.expire(verification_id))
-        is_first = await self._pages.drop_timer(Timers.DEADLINES, self._line_of(verification_id), verification_id)
-        return record if is_first else None
+        slots = await self._pages.take_due(Timers.DEADLINES, self._clock.now(), limit)
+        records = await self._visit(slots, lambda page, verification_id: page.expire(verification_id))
+        return Expired(records, sum(len(slot.ids) for slot in slots) >= limit)
 
     async def take_overdue_calls(self, limit: int = 100) -> list[Verification]:
         overdue: list[Verification] = []
         while len(overdue) < limit:
-            due = await self._pages.take_due(Timers.WATCHES, self._clock.now(), limit - len(overdue))
-            if not due:
+            slots = await self._pages.take_due(Timers.WATCHES, self._clock.now(), limit - len(overdue))
+            if not slots:
                 break
-            records = await _some_at_once(self._look_after, due)
-            overdue += [record for record in records if record is not None]
+            overdue += await self._visit(
+                slots, lambda page, verification_id: page.take_overdue_call(verification_id)
+            )
         return overdue
 
-    async def _look_after(self, verification_id: str) -> Verification | None:
-        def step(page: OpenPage) -> tuple[Verification | None, bool]:
-            return page.take_overdue_call(verification_id), not page.watches
+    async def _visit(
+        self, slots: list[DueSlot], look: Callable[[OpenPage, str], Verification | None]
+    ) -> list[Verification]:
+        """What there is to be said of what is due. What another process was about to do, and did not, comes again."""
+        places = asyncio.Semaphore(DUE_AT_ONCE)
 
-        taken, is_over = await self._on(verification_id, step)
-        if is_over:
-            await self._pages.drop_timer(Timers.WATCHES, self._line_of(verification_id), verification_id)
-        return taken
+        async def visit(verification_id: str) -> Verification | None:
+            async with places:
+                return await self._on(verification_id, lambda page: look(page, verification_id))
 
-
-async def _some_at_once(
-    handle: Callable[[str], Awaitable[Verification | None]], verification_ids: list[str]
-) -> list[Verification | None]:
-    places = asyncio.Semaphore(DUE_AT_ONCE)
-
-    async def one(verification_id: str) -> Verification | None:
-        async with places:
-            return await handle(verification_id)
-
-    return await asyncio.gather(*(one(verification_id) for verification_id in verification_ids))
+        found: list[Verification | None] = []
+        for slot in slots:
+            found += await asyncio.gather(*(visit(verification_id) for verification_id in slot.ids))
+            await self._pages.finish(slot)
+        return [record for record in found if record is not None]
 
 
 def _raw(verification_id: str) -> bytes:

@@ -5,14 +5,13 @@ knows what it has kept already, and each write says until when its sender waits 
 """
 
 import asyncio
-from collections.abc import Sequence
-from enum import IntEnum
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from number_page import EMPTY_PAGE, NumberPage, OpenPage, Timer
+from number_page import EMPTY_PAGE, NumberPage, OpenPage
 from otp_store import StoreUnavailable
 from redis_clock import SharedClock
 from redis_connection import Redis, Script
@@ -25,9 +24,11 @@ REPEAT_WITHIN_SECONDS, REPEAT_AFTER_SECONDS = 0.3, 0.05
 # Whoever took what is due has so long to deal with it; then another process takes it.
 LEASE_SECONDS = 30.0
 SHARDS = 64
+_ID_BYTES = 16
 
-# KEYS: page, deadlines, watches. ARGV: nonce of the page that was seen, the new page or nothing, milliseconds that
-# it lives, server time in milliseconds until which this counts, how many of the timers that follow are deadlines.
+# KEYS: page, then for each timer the slots of its kind and its own slot. ARGV: nonce of the page that was seen, the
+# new page or nothing, milliseconds that it lives, server time in milliseconds until which this counts, then for
+# each timer its second and id.
 # Gives 1 when the page is replaced, or was already, or is as it was seen; 0 when it is too late; else the page.
 _SWAP = Script("""
 local time = redis.call('TIME')
@@ -37,25 +38,46 @@ local nonce = string.sub(page, 1, 12)
 if ARGV[2] ~= '' and nonce == string.sub(ARGV[2], 1, 12) then return 1 end
 if nonce ~= ARGV[1] then return page end
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
-for i = 6, #ARGV, 2 do
-    redis.call('ZADD', i < 6 + 2 * ARGV[5] and KEYS[2] or KEYS[3], ARGV[i], ARGV[i + 1])
+for i = 5, #ARGV, 2 do
+    if redis.call('APPEND', KEYS[i - 2], ARGV[i + 1]) == #ARGV[i + 1] then
+        redis.call('ZADD', KEYS[i - 3], ARGV[i], ARGV[i])
+    end
 end
 return 1
 """)
 
-# KEYS: timers. ARGV: now, when the lease ends, how many at the most. Gives what is due.
-_TAKE_DUE = Script("""
+# KEYS: slots. ARGV: now, when the lease ends, how many at the most. Gives the seconds of slots that are due.
+_LEASE = Script("""
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
-for _, member in ipairs(due) do redis.call('ZADD', KEYS[1], ARGV[2], member) end
+for _, second in ipairs(due) do redis.call('ZADD', KEYS[1], ARGV[2], second) end
 return due
 """)
 
+# KEYS: slots, one of them. ARGV: its second, how long it was when it was taken.
+_FINISH = Script("""
+if redis.call('STRLEN', KEYS[2]) == tonumber(ARGV[2]) then
+    redis.call('DEL', KEYS[2])
+    redis.call('ZREM', KEYS[1], ARGV[1])
+end
+""")
 
-class Timers(IntEnum):
-    """What becomes due: codes that expire, and calls of which nothing was heard."""
 
-    DEADLINES = 1
-    WATCHES = 2
+class Timers(StrEnum):
+    """What becomes due: codes that expire, and calls of which nothing was heard.
+
+    Timers of one shard and second lie in one slot, as a string of ids. They are added, and never moved: whoever
+    finds one due looks what is to be done.
+    """
+
+    DEADLINES = "deadlines"
+    WATCHES = "watches"
+
+
+class DueSlot(NamedTuple):
+    slots: bytes
+    key: bytes
+    second: bytes
+    ids: list[str]
 
 
 class Seen(NamedTuple):
@@ -65,23 +87,15 @@ class Seen(NamedTuple):
     page: NumberPage
 
 
-class _Shard(NamedTuple):
-    prefix: bytes
-    deadlines: bytes
-    watches: bytes
-
-
 class RedisPages:
     def __init__(self, redis: Redis, shared: SharedClock, sealer: PageSealer) -> None:
         self._redis = redis
         self._shared = shared
         self._sealer = sealer
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(NumberPage)
         self._shards = _even_shards()
 
     async def load(self, line: str) -> Seen:
-        _, key = self._place(line)
+        key = self._key(line)
         return self._read(line, await self._redis.call(key, "GET", key))
 
     async def swap(self, line: str, seen: Seen, page: OpenPage) -> tuple[Seen, bool]:
@@ -90,14 +104,16 @@ class RedisPages:
         kept, sealed, milliseconds = seen, b"", 0
         if page.is_changed:
             after = page.page()
-            sealed = self._sealer.seal(line, self._encoder.encode(after))
+            sealed = self._sealer.seal(line, encode_page(after))
             kept, milliseconds = Seen(sealed[:PAGE_NONCE_BYTES], after), int(page.lifetime_seconds() * 1000)
-        shard, key = self._place(line)
-        reply = await self._run(
-            [key, shard.deadlines, shard.watches],
-            [seen.nonce, sealed, milliseconds],
-            [len(page.deadlines), *_parts(page.deadlines), *_parts(page.watches)],
-        )
+        keys, timers = [self._key(line)], []
+        for kind, wanted in ((Timers.DEADLINES, page.deadlines), (Timers.WATCHES, page.watches)):
+            slots = self._shard(line) + kind.encode()
+            for timer in wanted:
+                second = int(timer.due_at) + 1
+                keys += [slots, b"%b:%d" % (slots, second)]
+                timers += [second, _raw(timer.verification_id)]
+        reply = await self._run(keys, [seen.nonce, sealed, milliseconds], timers)
         if reply == 0:
             await self._shared.sync()  # perhaps the server's clock was set
             raise StoreUnavailable("the store took too long")
@@ -117,47 +133,82 @@ class RedisPages:
     def _until(self) -> int:
         return int((self._shared.server_now() + WRITE_SECONDS) * 1000)
 
-    def _place(self, line: str) -> tuple[_Shard, bytes]:
-        name = self._sealer.name(line)
-        shard = self._shards[name[0] % SHARDS]
-        return shard, shard.prefix + name
+    def _shard(self, line: str) -> bytes:
+        return self._shards[self._sealer.name(line)[0] % SHARDS]
+
+    def _key(self, line: str) -> bytes:
+        return self._shard(line) + self._sealer.name(line)
 
     def _read(self, line: str, sealed: bytes | None) -> Seen:
         if not sealed:
             return Seen(b"", EMPTY_PAGE)
         try:
-            return Seen(sealed[:PAGE_NONCE_BYTES], self._decoder.decode(self._sealer.unseal(line, sealed)))
+            return Seen(sealed[:PAGE_NONCE_BYTES], decode_page(self._sealer.unseal(line, sealed)))
         except (Unsealable, msgspec.DecodeError):
             raise StoreUnavailable("a page of the store cannot be read: it was altered") from None
 
-    async def take_due(self, timers: Timers, now: float, limit: int) -> list[str]:
-        """Ids of verifications whose time has come. Nobody else gets them while the lease lasts."""
-        keys = [shard[timers] for shard in self._shards]
-        counts = await asyncio.gather(*(self._redis.call(key, "ZCOUNT", key, "-inf", now) for key in keys))
-        taken: list[str] = []
-        for key, count in zip(keys, counts, strict=True):
-            if count and len(taken) < limit:
-                due = await self._redis.run(_TAKE_DUE, [key], now, now + LEASE_SECONDS, limit - len(taken))
-                taken += [f"vrf_{raw.hex()}" for raw in due]
+    async def take_due(self, kind: Timers, now: float, limit: int) -> list[DueSlot]:
+        """Slots that are due, with `limit` timers or a few more. Nobody else gets them while the lease lasts."""
+        all_slots = [shard + kind.encode() for shard in self._shards]
+        counts = await asyncio.gather(
+            *(self._redis.call(slots, "ZCOUNT", slots, "-inf", now) for slots in all_slots)
+        )
+        taken: list[DueSlot] = []
+        for slots, count in zip(all_slots, counts, strict=True):
+            if count and (left := limit - sum(len(slot.ids) for slot in taken)) > 0:
+                due = await self._redis.run(_LEASE, [slots], now, now + LEASE_SECONDS, left)
+                taken += [await self._open_slot(slots, second) for second in due]
         return taken
 
-    async def drop_timer(self, timers: Timers, line: str, verification_id: str) -> bool:
-        """What was due is done; whether nobody else had said so."""
-        key = self._place(line)[0][timers]
-        return bool(await self._redis.call(key, "ZREM", key, bytes.fromhex(verification_id[4:])))
+    async def _open_slot(self, slots: bytes, second: bytes) -> DueSlot:
+        key = slots + b":" + second
+        raw = await self._redis.call(key, "GET", key) or b""
+        return DueSlot(slots, key, second, _ids(raw))
+
+    async def finish(self, slot: DueSlot) -> None:
+        """All of it is dealt with."""
+        await self._redis.run(_FINISH, [slot.slots, slot.key], slot.second, len(slot.ids) * _ID_BYTES)
 
 
-def _parts(timers: Sequence[Timer]) -> list[float | bytes]:
-    return [part for timer in timers for part in (timer.due_at, bytes.fromhex(timer.verification_id[4:]))]
+class _KeptPage(msgspec.Struct, frozen=True, array_like=True):
+    """A page as it is kept, with ids as bytes. Both go by position: what is new goes to the end, with a default."""
+
+    ids: bytes
+    page: NumberPage
 
 
-def _even_shards() -> list[_Shard]:
-    """Shards with hash tags whose slots lie evenly, so that any number of primaries has equal shares."""
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_KeptPage)
+
+
+def encode_page(page: NumberPage) -> bytes:
+    ids = b"".join(_raw(record.id) for record in page.records)
+    nameless = tuple(msgspec.structs.replace(record, id="") for record in page.records)
+    return _encoder.encode(_KeptPage(ids, NumberPage(nameless, page.failures)))
+
+
+def decode_page(encoded: bytes) -> NumberPage:
+    """Raises: msgspec.DecodeError."""
+    kept = _decoder.decode(encoded)
+    records = zip(_ids(kept.ids), kept.page.records, strict=True)
+    named = tuple(msgspec.structs.replace(record, id=verification_id) for verification_id, record in records)
+    return NumberPage(named, kept.page.failures)
+
+
+def _ids(raw: bytes) -> list[str]:
+    return [f"vrf_{raw[start : start + _ID_BYTES].hex()}" for start in range(0, len(raw), _ID_BYTES)]
+
+
+def _raw(verification_id: str) -> bytes:
+    return bytes.fromhex(verification_id[4:])
+
+
+def _even_shards() -> list[bytes]:
+    """Key prefixes with hash tags whose slots lie evenly, so that any number of primaries has equal shares."""
     width = REDIS_CLUSTER_HASH_SLOTS // SHARDS
     tags: dict[int, bytes] = {}
     number = 0
     while len(tags) < SHARDS:
         tags.setdefault(key_slot(b"%d" % number) // width, b"%d" % number)
         number += 1
-    prefixes = [b"otp:{%b}:" % tags[shard] for shard in range(SHARDS)]
-    return [_Shard(prefix, prefix + b"deadlines", prefix + b"watches") for prefix in prefixes]
+    return [b"otp:{%b}:" % tags[shard] for shard in range(SHARDS)]
