@@ -156,7 +156,7 @@ class RedisOtpStore(OtpStore):
 
     async def expire(self, limit: int = 250) -> Expired:
         slots = await self._pages.take_due(Timers.DEADLINES, self._clock.now(), limit)
-        records = await self._visit(slots, lambda page, verification_id: page.expire(verification_id))
+        records = await self._visit(slots, OpenPage.expire)
         return Expired(records, sum(len(slot.ids) for slot in slots) >= limit)
 
     async def take_overdue_calls(self, limit: int = 100) -> list[Verification]:
@@ -165,15 +165,13 @@ class RedisOtpStore(OtpStore):
             slots = await self._pages.take_due(Timers.WATCHES, self._clock.now(), limit - len(overdue))
             if not slots:
                 break
-            overdue += await self._visit(
-                slots, lambda page, verification_id: page.take_overdue_call(verification_id)
-            )
+            overdue += await self._visit(slots, OpenPage.take_overdue_call)
         return overdue
 
     async def _visit(
         self, slots: list[DueSlot], look: Callable[[OpenPage, str], Verification | None]
     ) -> list[Verification]:
-        """What there is to be said of what is due. What another process was about to do, and did not, comes again."""
+        """What there is to be said of what is due. What a process was about to do, and did not, comes again."""
         places = asyncio.Semaphore(DUE_AT_ONCE)
 
         async def visit(verification_id: str) -> Verification | None:

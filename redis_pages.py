@@ -26,9 +26,9 @@ LEASE_SECONDS = 30.0
 SHARDS = 64
 _ID_BYTES = 16
 
-# KEYS: page, then for each timer the slots of its kind and its own slot. ARGV: nonce of the page that was seen, the
-# new page or nothing, milliseconds that it lives, server time in milliseconds until which this counts, then for
-# each timer its second and id.
+# KEYS: page, then for each timer the slots of its kind and its own slot. ARGV: nonce of the page that was seen,
+# the new page or nothing, milliseconds that it lives, server time in milliseconds until which this counts, then
+# for each timer its second and id.
 # Gives 1 when the page is replaced, or was already, or is as it was seen; 0 when it is too late; else the page.
 _SWAP = Script("""
 local time = redis.call('TIME')
@@ -171,7 +171,7 @@ class RedisPages:
 
 
 class _KeptPage(msgspec.Struct, frozen=True, array_like=True):
-    """A page as it is kept, with ids as bytes. Both go by position: what is new goes to the end, with a default."""
+    """A page as it is kept, with ids as bytes. By position: what is new goes to the end, with a default."""
 
     ids: bytes
     page: NumberPage
