@@ -288,6 +288,7 @@ class _Limits:
             (1 if policy.cooldown_seconds else 0, policy.cooldown_seconds),
             (policy.sends_per_ten_minutes, 600),
             (policy.sends_per_day, 86_400),
+            has_many_subjects=True,
         )
         self._prefix = _rules("prefix", (policy.prefix_sends_per_hour, 3600))
         self._region = _rules("region", (policy.region_sends_per_hour, 3600))
@@ -322,10 +323,10 @@ class _Limits:
         return charges
 
 
-def _rules(name: str, *windows: tuple[int, int]) -> list[Rule]:
+def _rules(name: str, *windows: tuple[int, int], has_many_subjects: bool = False) -> list[Rule]:
     """One rule of the windows that have a limit; none when none of them has."""
     limited = [Window(limit, seconds) for limit, seconds in windows if limit]
-    return [rule(name, *limited)] if limited else []
+    return [rule(name, *limited, has_many_subjects=has_many_subjects)] if limited else []
 
 
 def _forbidden(number: Number, policy: GuardPolicy) -> list[str]:

@@ -5,9 +5,11 @@ import contextlib
 import logging
 import math
 from collections import deque
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import NamedTuple
 
+from carrier_trouble import FAILURE_MEMORY_SECONDS, FAILURES_TO_OPEN, OPEN_SECONDS, SharedTrouble
 from clock import Clock
 from guard_store import Charge, GuardStore, Reservation, Rule, Window, rule
 from otp_store import OtpStore, StoreUnavailable
@@ -23,9 +25,6 @@ logger = logging.getLogger(__name__)
 
 # A second and a little, as requests reach a carrier less evenly than they leave.
 PACE_SECONDS = 1.05
-FAILURES_TO_OPEN = 5
-FAILURE_MEMORY_SECONDS = 30.0
-OPEN_SECONDS = 30.0
 MAX_WAITING = 10_000  # also where no pace tells how long the wait would be
 LOOK_AGAIN_SECONDS = 0.25  # while a carrier holds as many calls as it may
 _FAILURES = (ProviderUnavailable, CallOutcomeUnknown, AccountRefused)
@@ -33,6 +32,7 @@ _FAILURES = (ProviderUnavailable, CallOutcomeUnknown, AccountRefused)
 
 # A turn that is this old when its call wakes up is dated anew: the carrier counts when it is asked.
 STALE_SECONDS = 0.01
+REFRESH_SECONDS = 1.0  # how late a worker learns at the most what others found out of a carrier
 MEAN_CALL_SECONDS = 45.0  # for a guess at how long a carrier that is full stays so
 
 
@@ -90,6 +90,14 @@ class Breaker:
         return LineState.PROBING if self._is_probing else LineState.DOWN
 
     @property
+    def is_open(self) -> bool:
+        return self._is_open
+
+    @property
+    def open_until(self) -> float:
+        return self._open_until
+
+    @property
     def seconds_closed_off(self) -> float:
         """How long until a request may try."""
         return max(0.0, self._open_until - self._clock.now()) if self._is_open else 0.0
@@ -123,6 +131,13 @@ class Breaker:
         self._open_until = now + OPEN_SECONDS
         return is_change
 
+    def open(self, until: float, trouble: str) -> bool:
+        """Other workers found the carrier in trouble. Whether that is new to this one."""
+        is_change = not self._is_open
+        self._is_open, self._is_probing = True, False
+        self._open_until, self.trouble = until, trouble
+        return is_change
+
     def abandon(self) -> None:
         """A request ended without telling anything of the carrier."""
         self._is_probing = False
@@ -131,7 +146,8 @@ class Breaker:
 class CarrierLine:
     """Turns are given in the order in which they were asked for, at the pace that the account allows.
 
-    The pace is counted in the guard store, so that workers that share one keep it together.
+    The pace is counted in the guard store, so that workers that share one keep it together, and so is trouble: the
+    breaker is this worker's, which opens and closes with the others' within a second.
     """
 
     def __init__(
@@ -150,6 +166,13 @@ class CarrierLine:
         self._waiting: deque[asyncio.Future[Reservation | NoTurn]] = deque()
         self._usher: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._shared = SharedTrouble(name, guard_store)
+        self._reports: deque[Callable[[], Awaitable[None]]] = deque()
+        self._reporter: asyncio.Task[None] | None = None
+        self._looked_at = -math.inf
+        self._is_failing = False  # somebody has counted a failure since the last success
+        self._shared_until = 0.0  # of the opening that all share; 0: none
+        self._probe: float | None = None  # the opening whose probe is ours
 
     def health(self) -> LineHealth:
         breaker, closed_off = self.breaker, self._seconds_closed_off()
@@ -176,6 +199,7 @@ class CarrierLine:
 
     async def take_turn(self) -> Reservation | None:
         """A turn now, if nobody waits and the carrier may be asked; it can be given back."""
+        await self._refresh_if_due()
         if self._waiting or self._seconds_closed_off() or not self.breaker.admits:
             return None
         turn = await self._take()
@@ -186,15 +210,48 @@ class CarrierLine:
         limit = self._limits.concurrent_calls
         if limit and await self._store.live_calls(self.name) >= limit:
             return LOOK_AGAIN_SECONDS
-        answer = await self._guard_store.reserve([Charge(self._pace, self.name)] if self._pace else [])
+        if self.breaker.is_open and not await self._may_probe():
+            return LOOK_AGAIN_SECONDS
+        try:
+            answer = await self._guard_store.reserve([Charge(self._pace, self.name)] if self._pace else [])
+        except BaseException:
+            self._give_up_probe()
+            raise
         if isinstance(answer, Reservation):
             self.breaker.begin()
             return answer
+        self._give_up_probe()
         return answer[0].retry_after_seconds or LOOK_AGAIN_SECONDS
+
+    async def _may_probe(self) -> bool:
+        """Whether the carrier works again, or this worker is the one to find out."""
+        await self._refresh()
+        if not self.breaker.is_open:
+            return True
+        if not self.breaker.admits:
+            return False
+        opening = self._shared_until or self.breaker.open_until
+        try:
+            is_ours = await self._shared.claim_probe(opening)
+        except StoreUnavailable:
+            return True  # each worker finds out for itself
+        if is_ours:
+            self._probe = opening
+        return is_ours
+
+    def _give_up_probe(self) -> None:
+        opening, self._probe = self._probe, None
+        if opening is not None:
+            self._tell(lambda: self._shared.give_up_probe(opening))
+
+    def abandon(self) -> None:
+        """A request ended without telling anything of the carrier."""
+        self.breaker.abandon()
+        self._give_up_probe()
 
     async def give_back(self, turn: Reservation) -> None:
         """A turn that was not used."""
-        self.breaker.abandon()
+        self.abandon()
         await self._guard_store.refund(turn)
 
     async def wait_for_turn(self, within_seconds: float) -> Reservation | NoTurn:
@@ -239,6 +296,7 @@ class CarrierLine:
 
     async def _give_turns(self) -> None:
         while self._waiting:
+            await self._refresh_if_due()
             wait = self._seconds_closed_off()
             if not wait and not self.breaker.admits:
                 wait = LOOK_AGAIN_SECONDS  # a probe is on its way
@@ -269,18 +327,99 @@ class CarrierLine:
         return None
 
     def note_success(self) -> None:
+        self._probe = None
         if self.breaker.succeed():
             logger.warning("carrier works again", extra={"provider": self.name})
+        if self._is_failing:
+            self._is_failing, self._shared_until = False, 0.0
+            self._tell(self._shared.close)
 
     def note_failure(self, error: ProviderError) -> None:
         """What an error says of the carrier as a whole."""
         if isinstance(error, ProviderThrottled):
-            self._paused_until = max(self._paused_until, self._clock.now() + error.retry_after_seconds)
+            self._pause(error.retry_after_seconds)
         if not isinstance(error, _FAILURES) or isinstance(error, ProviderThrottled):
             self.note_success()  # it answered: the trouble is with this request, or with too many of them
-        elif self.breaker.fail(error.code):
-            logger.error("carrier is left alone for a while", extra={"provider": self.name, "trouble": error.code})
-            self._send_away(NoTurn.DOWN)
+            return
+        is_probe = self.breaker.state is LineState.PROBING
+        self._probe = None
+        if self.breaker.fail(error.code):
+            self._leave_alone(error.code)
+        self._is_failing = True
+        if is_probe and self._shared_until:
+            self._tell(lambda: self._open_for_all(error.code))
+        else:
+            self._tell(lambda: self._count_for_all(error.code))
+
+    def _leave_alone(self, trouble: str) -> None:
+        logger.error("carrier is left alone for a while", extra={"provider": self.name, "trouble": trouble})
+        self._send_away(NoTurn.DOWN)
+
+    def _pause(self, seconds: float) -> None:
+        until = self._clock.now() + seconds
+        if seconds > 0 and until > self._paused_until:
+            self._paused_until = until
+            self._tell(lambda: self._shared.pause(until, seconds))
+
+    # What other workers know. Without the store each worker goes by what it knows itself.
+
+    def _tell(self, report: Callable[[], Awaitable[None]]) -> None:
+        """One after the other, beside the calls."""
+        self._reports.append(report)
+        if self._reporter is None or self._reporter.done():
+            self._reporter = asyncio.create_task(self._report(), name=f"reports of {self.name}")
+
+    async def told(self) -> None:
+        """Returns when the others can know all that this worker knows."""
+        while self._reporter is not None and not self._reporter.done():
+            await asyncio.shield(self._reporter)
+
+    async def _report(self) -> None:
+        while self._reports:
+            try:
+                await self._reports[0]()
+            except StoreUnavailable as error:
+                logger.warning("the store cannot answer: %s", error)
+            finally:
+                self._reports.popleft()
+
+    async def _count_for_all(self, trouble: str) -> None:
+        if await self._shared.count_failure() and self._shared_until <= self._clock.now():
+            await self._open_for_all(trouble)
+
+    async def _open_for_all(self, trouble: str) -> None:
+        is_open = self.breaker.seconds_closed_off > 0
+        until = self.breaker.open_until if is_open else self._clock.now() + OPEN_SECONDS
+        self._adopt_opening(until, trouble)
+        await self._shared.open(until, trouble)
+
+    def _adopt_opening(self, until: float, trouble: str) -> None:
+        self._shared_until = until
+        if self.breaker.open(until, trouble):
+            self._leave_alone(trouble)
+
+    async def _refresh_if_due(self) -> None:
+        if self._clock.now() - self._looked_at >= REFRESH_SECONDS:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        self._looked_at = self._clock.now()
+        if self._reports:
+            return
+        try:
+            seen = await self._shared.look()
+        except StoreUnavailable:
+            return
+        if self._reports:
+            return  # what we tell now is newer
+        self._is_failing = seen.is_failing or seen.open_until > 0
+        self._paused_until = max(self._paused_until, seen.paused_until)
+        if seen.open_until > self._shared_until:
+            self._adopt_opening(seen.open_until, seen.trouble)
+        elif self._shared_until and not seen.open_until:
+            self._shared_until = 0.0
+            if self.breaker.succeed():
+                logger.warning("carrier works again", extra={"provider": self.name})
 
     def _send_away(self, why: NoTurn) -> None:
         for place in self._waiting:
@@ -295,3 +434,4 @@ class CarrierLine:
             self._usher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._usher
+        await self.told()

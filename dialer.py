@@ -179,7 +179,7 @@ class Dialer:
             call_order = await self._call_order(record, call, order, provider)
             call_id = await self._ask_to_call(record, call, candidate, call_order, seconds)
         except BaseException:
-            line.breaker.abandon()  # unless this told something of the carrier
+            line.abandon()  # unless this told something of the carrier
             raise
         line.note_success()
         log_call(logging.INFO, "call placed", record, call)

@@ -5,7 +5,7 @@ it for many workers. Each method is one atomic step.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -32,7 +32,8 @@ class Rule(NamedTuple):
     """A limit with one or more windows; `name` is what people are told. Make it with `rule`.
 
     `resolution_seconds` is how far apart entries are kept: what shares one stays in its windows for that much
-    longer, so that a limit is never passed.
+    longer, so that a limit is never passed. A store may spread the subjects of a rule that has many of them over
+    its machines; all others are counted in one place.
     """
 
     name: str
@@ -40,13 +41,23 @@ class Rule(NamedTuple):
     smallest_limit: int
     longest_seconds: float
     resolution_seconds: float
+    has_many_subjects: bool = False
+
+    @property
+    def lifetime_seconds(self) -> float:
+        """For how long what was counted can matter."""
+        return self.longest_seconds + self.resolution_seconds
+
+    def entry_at(self, now: float) -> float:
+        """When what happens now is counted."""
+        return now // self.resolution_seconds * self.resolution_seconds if self.resolution_seconds else now
 
 
-def rule(name: str, *windows: Window) -> Rule:
+def rule(name: str, *windows: Window, has_many_subjects: bool = False) -> Rule:
     limits = [window.limit for window in windows]
     lengths = [window.seconds for window in windows]
     resolution_seconds = 0.0 if max(limits) <= _EXACT_LIMIT else min(lengths) / 60
-    return Rule(name, windows, min(limits), max(lengths), resolution_seconds)
+    return Rule(name, windows, min(limits), max(lengths), resolution_seconds, has_many_subjects)
 
 
 class Charge(NamedTuple):
@@ -140,6 +151,10 @@ class GuardStore(Protocol):
 
     async def replace(self, key: str, value: bytes, seconds: float) -> None: ...
 
+    async def recall(self, key: str) -> bytes | None:
+        """The value that stands."""
+        ...
+
     async def forget(self, key: str) -> None: ...
 
     async def expire(self, limit: int = 250) -> bool:
@@ -147,17 +162,16 @@ class GuardStore(Protocol):
         ...
 
 
-class _Log:
+class Log:
     """What was counted under one key, oldest first, and the sum of it all."""
 
     __slots__ = ("entries", "total")
 
-    def __init__(self) -> None:
-        self.entries: list[tuple[float, int]] = []
-        self.total = 0
+    def __init__(self, entries: Iterable[tuple[float, int]] = ()) -> None:
+        self.entries = list(entries)
+        self.total = sum(amount for _, amount in self.entries)
 
-    def add(self, now: float, amount: int, resolution: float) -> None:
-        at = now if resolution == 0 else now // resolution * resolution
+    def add(self, at: float, amount: int) -> None:
         if self.entries and self.entries[-1][0] == at:
             amount_before = self.entries.pop()[1]
             self.entries.append((at, amount_before + amount))
@@ -165,8 +179,7 @@ class _Log:
             self.entries.append((at, amount))
         self.total += amount
 
-    def take_back(self, at: float, amount: int, resolution: float) -> None:
-        at = at if resolution == 0 else at // resolution * resolution
+    def take_back(self, at: float, amount: int) -> None:
         for index in range(len(self.entries) - 1, -1, -1):
             entry_at, kept = self.entries[index]
             if entry_at == at:
@@ -213,7 +226,7 @@ class MemoryGuardStore:
     def __init__(self, clock: Clock, capacity: int) -> None:
         self._clock = clock
         self._capacity = capacity
-        self._logs: dict[str, _Log] = {}
+        self._logs: dict[str, Log] = {}
         self._idle_logs: TimerWheel[tuple[str, Rule]] = TimerWheel()
         self._cohorts: dict[str, dict[int, Share]] = {}
         self._idle_cohorts: TimerWheel[str] = TimerWheel()
@@ -229,7 +242,7 @@ class MemoryGuardStore:
         exceeded = [
             refusal
             for charge, log in zip(charges, logs, strict=True)
-            if (refusal := _refusal(charge, log, now)) is not None
+            if (refusal := refusal_of(charge, log, now)) is not None
         ]
         if exceeded:
             return exceeded
@@ -237,35 +250,29 @@ class MemoryGuardStore:
         if new and len(self._logs) + len(new) > self._capacity:
             raise StoreFull("limits are counted for as many numbers as the store can hold")
         for key, charge, log in zip(keys, charges, logs, strict=True):
-            log.add(now, charge.amount, charge.rule.resolution_seconds)
+            log.add(charge.rule.entry_at(now), charge.amount)
             if key in new:
                 self._logs[key] = log
-                self._idle_logs.add(now + _lifetime(charge.rule), (key, charge.rule))
+                self._idle_logs.add(now + charge.rule.lifetime_seconds, (key, charge.rule))
         return Reservation(charges, now)
 
-    def _log_of(self, key: str, rule: Rule, now: float) -> _Log:
+    def _log_of(self, key: str, rule: Rule, now: float) -> Log:
         """What was counted so far. A new log is kept only once something is counted: refusals fill no store."""
         log = self._logs.get(key)
         if log is None:
-            return _Log()
-        log.drop_ended(now, _lifetime(rule))
+            return Log()
+        log.drop_ended(now, rule.lifetime_seconds)
         return log
 
     async def refund(self, reservation: Reservation) -> None:
         for charge in reservation.charges:
             log = self._logs.get(charge.key)
             if log is not None:
-                log.take_back(reservation.at, charge.amount, charge.rule.resolution_seconds)
+                log.take_back(charge.rule.entry_at(reservation.at), charge.amount)
 
     async def room(self, charge: Charge) -> tuple[int, int]:
         now = self._clock.now()
-        window = charge.rule.windows[0]
-        log = self._log_of(charge.key, charge.rule, now)
-        used = _used(log, charge.rule, window, now)
-        if not used:
-            return window.limit, 0
-        free_at = log.entries[-1][0] + charge.rule.resolution_seconds + window.seconds
-        return max(0, window.limit - used), math.ceil(max(0.0, free_at - now))
+        return room_in(self._log_of(charge.key, charge.rule, now), charge.rule, now)
 
     async def tally(
         self, destinations: Iterable[str], begun_at: float, *, begun: int = 0, verified: int = 0
@@ -287,12 +294,9 @@ class MemoryGuardStore:
         cohorts = self._cohorts.get(destination)
         if cohorts is None:
             return Share(0, 0)
-        oldest = int((now - SHARE_WINDOW_SECONDS) // COHORT_SECONDS)
-        newest = int((now - grace_seconds) // COHORT_SECONDS)
-        for cohort in [cohort for cohort in cohorts if cohort < oldest]:
+        for cohort in [cohort for cohort in cohorts if cohort < oldest_cohort(now)]:
             del cohorts[cohort]
-        ripe = [share for cohort, share in cohorts.items() if cohort < newest]
-        return Share(sum(share.begun for share in ripe), sum(share.verified for share in ripe))
+        return share_of(cohorts, now, grace_seconds)
 
     async def block(self, block: Block) -> None:
         if block.target not in self._blocks and len(self._blocks) >= self._capacity:
@@ -302,7 +306,7 @@ class MemoryGuardStore:
     async def strike(self, target: str, reason: str, seconds: float) -> Block:
         now = self._clock.now()
         standing = self._blocks.get(target)
-        if standing is not None and _stands(standing, now):
+        if standing is not None and stands(standing, now):
             return standing
         strikes = self._strikes.get(target)
         count = strikes.number if strikes is not None and now < strikes.forget_at else 0
@@ -325,7 +329,7 @@ class MemoryGuardStore:
             return []
         now = self._clock.now()
         found = [self._blocks[target] for target in targets if target in self._blocks]
-        return [block for block in found if _stands(block, now)]
+        return [block for block in found if stands(block, now)]
 
     async def remember(self, key: str, value: bytes, seconds: float) -> bytes | None:
         now = self._clock.now()
@@ -343,6 +347,10 @@ class MemoryGuardStore:
     def _keep(self, key: str, value: bytes, until: float) -> None:
         self._remembered[key] = _Remembered(value, until)
         self._forgettable.add(until, key)
+
+    async def recall(self, key: str) -> bytes | None:
+        standing = self._remembered.get(key)
+        return standing.value if standing is not None and self._clock.now() < standing.until else None
 
     async def forget(self, key: str) -> None:
         self._remembered.pop(key, None)
@@ -365,7 +373,7 @@ class MemoryGuardStore:
     def _drop_idle_log(self, key: str, rule: Rule, now: float) -> None:
         log = self._log_of(key, rule, now)
         if log.entries:
-            self._idle_logs.add(log.entries[-1][0] + _lifetime(rule), (key, rule))
+            self._idle_logs.add(log.entries[-1][0] + rule.lifetime_seconds, (key, rule))
         else:
             del self._logs[key]
 
@@ -378,22 +386,37 @@ class MemoryGuardStore:
 
     def _drop_ended_blocks(self) -> None:
         now = self._clock.now()
-        for target in [block.target for block in self._blocks.values() if not _stands(block, now)]:
+        for target in [block.target for block in self._blocks.values() if not stands(block, now)]:
             del self._blocks[target]
         for target in [target for target, strikes in self._strikes.items() if strikes.forget_at <= now]:
             del self._strikes[target]
 
 
-def _stands(block: Block, now: float) -> bool:
+def oldest_cohort(now: float) -> int:
+    return int((now - SHARE_WINDOW_SECONDS) // COHORT_SECONDS)
+
+
+def share_of(cohorts: Mapping[int, Share], now: float, grace_seconds: float) -> Share:
+    newest = int((now - grace_seconds) // COHORT_SECONDS)
+    ripe = [share for cohort, share in cohorts.items() if oldest_cohort(now) <= cohort < newest]
+    return Share(sum(share.begun for share in ripe), sum(share.verified for share in ripe))
+
+
+def stands(block: Block, now: float) -> bool:
     return block.until is None or now < block.until
 
 
-def _lifetime(rule: Rule) -> float:
-    """Seconds for which what was counted can matter."""
-    return rule.longest_seconds + rule.resolution_seconds
+def room_in(log: Log, rule: Rule, now: float) -> tuple[int, int]:
+    """What is left in a rule's first window, and seconds until all of it is free again."""
+    window = rule.windows[0]
+    used = _used(log, rule, window, now)
+    if not used:
+        return window.limit, 0
+    free_at = log.entries[-1][0] + rule.resolution_seconds + window.seconds
+    return max(0, window.limit - used), math.ceil(max(0.0, free_at - now))
 
 
-def _refusal(charge: Charge, log: _Log, now: float) -> Exceeded | None:
+def refusal_of(charge: Charge, log: Log, now: float) -> Exceeded | None:
     """The window that a charge does not fit into; of several, the one that takes longest to have room."""
     if log.total + charge.amount <= charge.rule.smallest_limit:
         return None  # the longest window has room for it, and every other one, too
@@ -410,13 +433,13 @@ def _refusal(charge: Charge, log: _Log, now: float) -> Exceeded | None:
     return worst
 
 
-def _used(log: _Log, rule: Rule, window: Window, now: float) -> int:
+def _used(log: Log, rule: Rule, window: Window, now: float) -> int:
     if len(rule.windows) == 1:
         return log.total
     return log.used(now, window.seconds + rule.resolution_seconds)
 
 
-def _wait(log: _Log, charge: Charge, window: Window, used: int, now: float) -> float:
+def _wait(log: Log, charge: Charge, window: Window, used: int, now: float) -> float:
     """Seconds until enough of a window has passed."""
     lifetime = window.seconds + charge.rule.resolution_seconds
     for at, amount in log.entries:

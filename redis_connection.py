@@ -41,6 +41,11 @@ class Redis:
     def is_up(self) -> bool:
         return self._seed.is_up if self._cluster is None else self._cluster.is_up
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the keys of one script must lie in one slot. Known once it is open."""
+        return self._cluster is not None
+
     async def open(self) -> None:
         """Connect. Raises: StoreUnavailable, soon."""
         await self._seed.open()

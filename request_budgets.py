@@ -30,7 +30,8 @@ class RequestBudgets:
         self._client = [rule("client-wrong-codes", Window(limit, 3600)) for limit in per_hour]
         self._address = [rule("address-wrong-codes", Window(limit * ADDRESS_FACTOR, 3600)) for limit in per_hour]
         self._all = [rule("wrong-codes", Window(wrong_codes_per_day, 86_400))] if wrong_codes_per_day else []
-        self._reads = [rule("status-reads", Window(reads_per_minute, 60))] if reads_per_minute else []
+        per_minute = [Window(reads_per_minute, 60)] if reads_per_minute else []
+        self._reads = [rule("status-reads", window, has_many_subjects=True) for window in per_minute]
 
     async def reserve_wrong_code(self, client: str, address: str) -> Reservation:
         """Count a wrong code before any is compared; `refund` it when it was none. Raises: LimitReached."""

@@ -19,7 +19,8 @@ from bench import load
 from bench.sample_data import phone_number
 from bench.servers import Server, carrier_settings, cores, free_port, pin, running, service
 from bench.troubled_carrier import HANGS, REFUSAL_SECONDS, REFUSES
-from carrier_line import FAILURES_TO_OPEN, PACE_SECONDS
+from carrier_line import PACE_SECONDS
+from carrier_trouble import FAILURES_TO_OPEN
 
 PROVEN_SENDS = 200
 UNKNOWN_SENDS = FAILURES_TO_OPEN - 1  # at the same time; one more would take the carrier down

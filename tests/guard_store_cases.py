@@ -57,8 +57,12 @@ class Model:
 
 
 class GuardStoreCases:
-    def make_store(self, time: FakeTime, capacity: int = 1000) -> GuardStore:
+    def make_store(self, time: FakeTime) -> GuardStore:
+        """An empty one."""
         raise NotImplementedError
+
+    async def close_stores(self) -> None:
+        """Those that were made in this event loop, which ends now."""
 
     @pytest.fixture
     def store(self, fake_time: FakeTime) -> GuardStore:
@@ -186,6 +190,7 @@ class GuardStoreCases:
                     else:
                         await self._must_be_right(store, model, answer[0], now)
             note(f"{len(model.counted)} entries were let in")
+            await self.close_stores()
 
         fake_time.seconds = 1000.0
         asyncio.run(play())
@@ -279,31 +284,6 @@ class GuardStoreCases:
         fake_time.advance(20)
         assert await store.room(charge(FEW)) == (3, 0)
 
-    # Capacity
-
-    async def test_a_full_store_refuses_and_keeps_what_it_has(self, fake_time: FakeTime) -> None:
-        store = self.make_store(fake_time, capacity=3)
-        for subject in "abc":
-            for _ in range(3):
-                await self.count(store, charge(FEW, subject=subject))
-        for charges in ([charge(FEW, subject="d")], [charge(MANY, subject="a"), charge(FEW, subject="d")]):
-            with pytest.raises(StoreFull):
-                await store.reserve(charges)
-        for subject in "abc":
-            await self.refusal(store, charge(FEW, subject=subject))
-        fake_time.advance(62)
-        await store.expire()
-        await self.count(store, charge(MANY, subject="d"), charge(FEW, subject="d"), charge(FEW, subject="e"))
-
-    async def test_refusals_fill_no_store(self, fake_time: FakeTime) -> None:
-        """A client that is over its quota must not use up the room of all others with ever new numbers."""
-        store = self.make_store(fake_time, capacity=10)
-        for _ in range(3):
-            await self.count(store, charge(FEW, subject="client"))
-        for index in range(100):
-            await self.refusal(store, charge(FEW, subject="client"), charge(MANY, subject=f"number {index}"))
-        await self.count(store, charge(MANY, subject="number 1"))
-
     # Blocks and strikes
 
     async def test_blocks_stand_until_they_end_or_are_lifted(self, store: GuardStore, fake_time: FakeTime) -> None:
@@ -391,7 +371,9 @@ class GuardStoreCases:
         assert await store.remember("other", b"second", 60) is None
         fake_time.advance(59.9)
         assert await store.remember("key", b"second", 60) == b"first", "asking does not lengthen it"
+        assert await store.recall("key") == b"first"
         fake_time.advance(0.1)
+        assert await store.recall("key") is None
         assert await store.remember("key", b"third", 60) is None
 
     async def test_of_many_at_once_one_is_the_first(self, store: GuardStore) -> None:
@@ -406,10 +388,42 @@ class GuardStoreCases:
         await store.replace("key", b"done", 600)
         fake_time.advance(90)
         await store.expire()
+        assert await store.recall("key") == b"done"
         assert await store.remember("key", b"again", 60) == b"done"
         await store.forget("key")
+        assert await store.recall("key") is None
         assert await store.remember("key", b"again", 60) is None
         await store.forget("unknown")
+
+
+class BoundedGuardStoreCases(GuardStoreCases):
+    """What a store does besides that counts its entries, and drops them by itself."""
+
+    def make_store(self, time: FakeTime, capacity: int = 1000) -> GuardStore:
+        raise NotImplementedError
+
+    async def test_a_full_store_refuses_and_keeps_what_it_has(self, fake_time: FakeTime) -> None:
+        store = self.make_store(fake_time, capacity=3)
+        for subject in "abc":
+            for _ in range(3):
+                await self.count(store, charge(FEW, subject=subject))
+        for charges in ([charge(FEW, subject="d")], [charge(MANY, subject="a"), charge(FEW, subject="d")]):
+            with pytest.raises(StoreFull):
+                await store.reserve(charges)
+        for subject in "abc":
+            await self.refusal(store, charge(FEW, subject=subject))
+        fake_time.advance(62)
+        await store.expire()
+        await self.count(store, charge(MANY, subject="d"), charge(FEW, subject="d"), charge(FEW, subject="e"))
+
+    async def test_refusals_fill_no_store(self, fake_time: FakeTime) -> None:
+        """A client that is over its quota must not use up the room of all others with ever new numbers."""
+        store = self.make_store(fake_time, capacity=10)
+        for _ in range(3):
+            await self.count(store, charge(FEW, subject="client"))
+        for index in range(100):
+            await self.refusal(store, charge(FEW, subject="client"), charge(MANY, subject=f"number {index}"))
+        await self.count(store, charge(MANY, subject="number 1"))
 
     async def test_a_full_memory_refuses_what_is_new(self, fake_time: FakeTime) -> None:
         store = self.make_store(fake_time, capacity=2)

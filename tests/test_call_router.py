@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from carrier_line import FAILURES_TO_OPEN, OPEN_SECONDS, PACE_SECONDS, CarrierLine
+from carrier_line import PACE_SECONDS, CarrierLine
+from carrier_trouble import FAILURES_TO_OPEN, OPEN_SECONDS
 from tests.conftest import FakeTime, RunningService, keep_secret
 from tests.function_carriers import FunctionCarriers, run_carriers
 from voice_provider import ProviderThrottled, ProviderUnavailable
@@ -29,10 +30,11 @@ def line_of(service: RunningService, name: str) -> CarrierLine:
     return line
 
 
-def take_down(service: RunningService, *names: str) -> None:
+async def take_down(service: RunningService, *names: str) -> None:
     for name in names:
         for _ in range(FAILURES_TO_OPEN):
             line_of(service, name).note_failure(ProviderUnavailable("down"))
+        await line_of(service, name).told()
 
 
 def state_of(service: RunningService) -> Any:
@@ -76,9 +78,9 @@ async def test_a_regions_order_is_also_the_one_of_failover_and_leaves_others_out
     carriers: FunctionCarriers, fake_time: FakeTime
 ) -> None:
     async with run_carriers(carriers, ALL, fake_time.clock, provider_routes="IN=cm+plivo") as service:
-        take_down(service, "cm")
+        await take_down(service, "cm")
         assert (await service.send(IN_PHONE)).json()["provider"] == "plivo"
-        take_down(service, "plivo")
+        await take_down(service, "plivo")
         refused = await service.send("+919820012346")
         assert (refused.status_code, refused.json()["code"]) == (503, "provider_unavailable")
         assert carriers.placed == ["plivo"]
@@ -90,7 +92,7 @@ async def test_a_pinned_carrier_is_the_only_one(
 ) -> None:
     async with run_carriers(carriers, ALL, fake_time.clock, provider_routes="US=vobiz") as service:
         assert (await service.send(US_PHONE, provider=name)).json()["provider"] == name
-        take_down(service, name)
+        await take_down(service, name)
         refused = await service.send("+14155550143", provider=name)
         assert (refused.status_code, refused.json()["code"]) == (503, "provider_unavailable")
         assert carriers.placed == [name]
@@ -167,7 +169,7 @@ async def test_a_language_goes_to_a_carrier_that_speaks_it_and_falls_only_where_
 
 async def test_a_carrier_that_is_down_is_passed_over(carriers: FunctionCarriers, fake_time: FakeTime) -> None:
     async with run_carriers(carriers, ALL, fake_time.clock) as service:
-        take_down(service, "vobiz", "plivo")
+        await take_down(service, "vobiz", "plivo")
         assert (await service.send(US_PHONE)).json()["provider"] == "cm"
         fake_time.advance(OPEN_SECONDS)
         assert (await service.send("+14155550143")).json()["provider"] == "vobiz", "the probe"
@@ -178,9 +180,9 @@ async def test_when_all_are_down_the_answer_comes_at_once_with_the_time_of_the_n
     carriers: FunctionCarriers, fake_time: FakeTime
 ) -> None:
     async with run_carriers(carriers, ALL, fake_time.clock, client_sends_per_hour=5) as service:
-        take_down(service, "plivo")
+        await take_down(service, "plivo")
         fake_time.advance(10)
-        take_down(service, "vobiz", "cm")
+        await take_down(service, "vobiz", "cm")
         before = state_of(service)
         refused = await service.send(US_PHONE)
         assert (refused.status_code, refused.json()["code"]) == (503, "provider_unavailable")

@@ -10,17 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from carrier_line import (
-    FAILURE_MEMORY_SECONDS,
-    FAILURES_TO_OPEN,
     LOOK_AGAIN_SECONDS,
     MAX_WAITING,
-    OPEN_SECONDS,
     PACE_SECONDS,
     Breaker,
     CarrierLine,
     LineLimits,
     LineState,
 )
+from carrier_trouble import FAILURE_MEMORY_SECONDS, FAILURES_TO_OPEN, OPEN_SECONDS
 from guard_store import Charge, MemoryGuardStore, Reservation
 from otp_store import StoreUnavailable
 from tests.conftest import FakeTime, most_in_a_second

@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from carrier_line import FAILURES_TO_OPEN, OPEN_SECONDS, PACE_SECONDS
+from carrier_line import PACE_SECONDS
+from carrier_trouble import FAILURES_TO_OPEN, OPEN_SECONDS
 from dialer import ASK_SHARE, ATTEMPT_SHARE, GRACE_SHARE
 from tests.conftest import FakeTime, RunningService, keep_secret
 from tests.function_carriers import REFUSED, SLOW, FunctionCarrier, FunctionCarriers, call_id, run_carriers

@@ -2,10 +2,10 @@
 
 from guard_store import STRIKE_MEMORY_SECONDS, GuardStore, MemoryGuardStore, Window, rule
 from tests.conftest import FakeTime
-from tests.guard_store_cases import FEW, MANY, GuardStoreCases, charge, everything_once
+from tests.guard_store_cases import FEW, MANY, BoundedGuardStoreCases, charge, everything_once
 
 
-class TestMemoryGuardStore(GuardStoreCases):
+class TestMemoryGuardStore(BoundedGuardStoreCases):
     def make_store(self, time: FakeTime, capacity: int = 1000) -> GuardStore:
         return MemoryGuardStore(time.clock, capacity)
 

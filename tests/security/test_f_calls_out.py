@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 import setting_values
-from carrier_line import FAILURES_TO_OPEN, OPEN_SECONDS, PACE_SECONDS
+from carrier_line import PACE_SECONDS
+from carrier_trouble import FAILURES_TO_OPEN, OPEN_SECONDS
 from guard_store import MemoryGuardStore
 from idempotency import IdempotencyKeys, KeyReused
 from otp_store import StoreFull, StoreUnavailable
