@@ -150,6 +150,7 @@ class CarrierLine:
         self._waiting: deque[asyncio.Future[Reservation | NoTurn]] = deque()
         self._usher: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._is_store_silent = False
 
     def health(self) -> LineHealth:
         breaker, closed_off = self.breaker, self._seconds_closed_off()
@@ -256,10 +257,14 @@ class CarrierLine:
     async def _take_if_possible(self) -> Reservation | float:
         """What `_take` does; without the store nobody gets a turn, but the queue stands."""
         try:
-            return await self._take()
+            taken = await self._take()
         except StoreUnavailable as error:
-            logger.warning("the store cannot answer: %s", error)
+            if not self._is_store_silent:
+                logger.warning("the store cannot answer: %s", error)
+            self._is_store_silent = True
             return LOOK_AGAIN_SECONDS
+        self._is_store_silent = False
+        return taken
 
     def _next_place(self) -> "asyncio.Future[Reservation | NoTurn] | None":
         while self._waiting:
