@@ -33,7 +33,7 @@ from otp_store import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-COMMAND_SECONDS = 1.0
+COMMAND_SECONDS = 0.5
 WAIT_FOR_JOBS_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 # The next one stands in the carrier's line already when the first one's turn comes.

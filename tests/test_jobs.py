@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -18,7 +19,7 @@ from otp_store import MemoryOtpStore, StoreRules, StoreUnavailable
 from redis_jobs import JOBS_AT_ONCE, RedisJobs
 from sealing import Sealer
 from tests.conftest import OTP_SECRET, FakeTime, RunningService, keep_secret, leaks_in
-from tests.function_carriers import FunctionCarriers, run_carriers
+from tests.function_carriers import FunctionCarrier, FunctionCarriers, call_id, run_carriers
 from tests.small_redis import RedisServer
 from verification import draw_verification_id
 from voice_provider import CallState, ProviderUnavailable
@@ -271,6 +272,21 @@ async def test_what_is_being_done_is_done_to_its_end_without_redis() -> None:
                 await until(lambda: done.jobs[-1].call_number == 3)
 
 
+async def test_a_job_for_which_the_store_could_not_answer_is_done_again(redis: RedisServer) -> None:
+    tried = []
+
+    async def do(job: Redial) -> None:
+        tried.append(job)
+        if len(tried) == 1:
+            raise StoreUnavailable
+
+    async with redis_jobs(redis) as jobs:
+        jobs.on(Redial, do, [Redial.name])
+        async with working(jobs):
+            await jobs.plan(Redial(draw_verification_id(), 1))
+            await until(lambda: len(tried) == 2 and not left_in(redis))
+
+
 # The whole service, twice, with one store
 
 
@@ -403,6 +419,75 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_given_back_once(fake_t
         await fake_time.pass_by(5)
         assert sends_counted(service) == 1
         assert carriers.placed == ["vobiz"]
+
+
+async def end_call(service: RunningService, carrier: FunctionCarrier) -> None:
+    """Its newest call was busy."""
+    token = keep_secret(carrier.orders[-1]["hangup_url"].rsplit("/", 1)[-1])
+    body = {"CallUUID": call_id(carrier.requests), "CallStatus": "busy", "HangupCauseCode": "3010"}
+    assert (await service.client.post(f"/hangup/{token}", data=body)).status_code == 200
+
+
+async def test_a_redial_that_two_workers_try_is_one_call_and_counted_once(fake_time: FakeTime) -> None:
+    firsts, others = FunctionCarriers(), FunctionCarriers()
+    first_jobs, other_jobs = NotedJobs(fake_time.clock), NotedJobs(fake_time.clock)
+    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    both = {"store": store, "redial_on": "busy", "client_sends_per_hour": 5, "otp_secret": OTP_SECRET}
+    async with (
+        run_carriers(firsts, "vobiz", fake_time.clock, jobs=first_jobs, **both) as first,
+        run_carriers(others, "vobiz", fake_time.clock, jobs=other_jobs, **both) as other,
+    ):
+        await first.send(PHONE, code=CODE)
+        await end_call(first, firsts.vobiz)
+        (planned,) = first_jobs.planned
+        await other_jobs.plan(planned, 30)  # as after a worker that was taken for dead
+        fake_time.advance(31)
+        await asyncio.gather(first_jobs.do_due(), other_jobs.do_due())
+        await until(lambda: len(firsts.placed) + len(others.placed) == 2)
+        await fake_time.pass_by(5)
+        assert len(firsts.placed) + len(others.placed) == 2
+        assert sends_counted(first) + sends_counted(other) == 2
+
+
+async def test_a_redial_is_done_by_any_worker(redis: RedisServer, fake_time: FakeTime) -> None:
+    class SoonJobs(RedisJobs):
+        async def plan(self, job: Job, after_seconds: float = 0) -> None:
+            await super().plan(job)
+
+    firsts, others = FunctionCarriers(), FunctionCarriers()
+    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    both: dict[str, Any] = {"store": store, "redial_on": "busy", "otp_secret": OTP_SECRET}
+    async with (
+        run_carriers(firsts, "vobiz", fake_time.clock, jobs=SoonJobs(redis.url), **both) as first,
+        run_carriers(others, "vobiz", fake_time.clock, jobs=SoonJobs(redis.url), **both),
+    ):
+        await first.send(PHONE, code=CODE)
+        await end_call(first, firsts.vobiz)
+        await until(lambda: len(firsts.placed) + len(others.placed) == 2 and not left_in(redis))
+
+
+async def test_a_stop_waits_for_calls_that_are_being_placed(fake_time: FakeTime) -> None:
+    class SlowCarriers(FunctionCarriers):
+        is_answering: Callable[[], bool] = staticmethod(lambda: True)
+
+        async def __call__(self, request: httpx.Request) -> httpx.Response:
+            answer = await super().__call__(request)
+            if len(self.placed) == 2:
+                await until(self.is_answering)
+            return answer
+
+    carriers = SlowCarriers()
+    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    async with run_carriers(carriers, "vobiz", fake_time.clock, store=store, **SETTINGS) as service:
+        await service.send(OTHER_PHONE)
+        queued = (await service.send(PHONE, code=CODE)).json()
+        carriers.is_answering = lambda: not service.app.state.readiness.is_ready
+        await fake_time.pass_by(5)
+        await until(lambda: len(carriers.placed) == 2)
+    record = await store.find_by_id(queued["verification_id"])
+    assert record is not None
+    assert record.call is not None
+    assert record.call.call_id == call_id(2)
 
 
 def sends_counted(service: RunningService) -> int:
