@@ -12,14 +12,14 @@ import httpx
 import msgspec
 import pytest
 
-from carrier_line import FAILURES_TO_OPEN
+from carrier_line import FAILURES_TO_OPEN, PACE_SECONDS
 from clock import Clock
 from jobs import Dial, Job, Jobs, MemoryJobs, Redial, dial_lane
 from otp_store import MemoryOtpStore, StoreRules, StoreUnavailable
 from redis_jobs import JOBS_AT_ONCE, RedisJobs
 from sealing import Sealer
 from tests.conftest import OTP_SECRET, FakeTime, RunningService, keep_secret, leaks_in
-from tests.function_carriers import FunctionCarrier, FunctionCarriers, call_id, run_carriers
+from tests.function_carriers import SLOW, FunctionCarrier, FunctionCarriers, call_id, run_carriers
 from tests.small_redis import RedisServer
 from verification import draw_verification_id
 from voice_provider import CallState, ProviderUnavailable
@@ -371,6 +371,11 @@ class NotedJobs(MemoryJobs):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self.planned: list[Job] = []
+        self.is_closed = False
+
+    async def close(self) -> None:
+        self.is_closed = True
+        await super().close()
 
     async def plan(self, job: Job, after_seconds: float = 0) -> None:
         self.planned.append(job)
@@ -407,6 +412,32 @@ async def test_two_workers_with_one_call_place_it_once_also_through_two_carriers
         status = await other.status(queued["verification_id"])
     assert (status["status"], status["call"]["state"]) == ("calling", "dialing")
     assert (len(firsts.placed), others.placed) == ((3, []) if quicker == "first" else (2, ["plivo"]))
+
+
+async def test_a_call_that_is_being_placed_is_not_placed_through_another_carrier_by_who_still_waits_with_it(
+    fake_time: FakeTime,
+) -> None:
+    firsts, others = FunctionCarriers(), FunctionCarriers()
+    jobs = NotedJobs(fake_time.clock)
+    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    both: dict[str, Any] = {"store": store, "plivo_calls_per_second": 1, **SETTINGS}
+    async with (
+        run_carriers(firsts, "vobiz,plivo", fake_time.clock, jobs=jobs, **both) as first,
+        run_carriers(others, "vobiz,plivo", fake_time.clock, **both) as other,
+    ):
+        for phone in ("+14155550144", OTHER_PHONE):
+            await first.send(phone)
+        await first.send(PHONE, code=CODE)
+        firsts.vobiz.trouble = SLOW
+        await fake_time.pass_by(PACE_SECONDS / 2)
+        for _ in range(FAILURES_TO_OPEN):
+            other.app.state.service._router._carriers["vobiz"][1].note_failure(ProviderUnavailable("down"))
+        await other.send("+14155550145")
+        waiting = asyncio.create_task(other.app.state.service._placer.dial_queued(*jobs.planned))
+        await fake_time.pass_by(PACE_SECONDS * 2)
+        await waiting
+        assert (firsts.placed, others.placed) == (["vobiz", "plivo", "vobiz"], ["plivo"])
+        assert (await other.status(PHONE))["provider"] == "vobiz"
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_is_given_back_once(fake_time: FakeTime) -> None:
@@ -476,12 +507,13 @@ async def test_a_stop_waits_for_calls_that_are_being_placed(fake_time: FakeTime)
                 await until(self.is_answering)
             return answer
 
-    carriers = SlowCarriers()
+    carriers, jobs = SlowCarriers(), NotedJobs(fake_time.clock)
+    carriers.is_answering = lambda: jobs.is_closed
     store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
-    async with run_carriers(carriers, "vobiz", fake_time.clock, store=store, **SETTINGS) as service:
+    both: dict[str, Any] = {"store": store, "jobs": jobs, **SETTINGS}
+    async with run_carriers(carriers, "vobiz", fake_time.clock, **both) as service:
         await service.send(OTHER_PHONE)
         queued = (await service.send(PHONE, code=CODE)).json()
-        carriers.is_answering = lambda: not service.app.state.readiness.is_ready
         await fake_time.pass_by(5)
         await until(lambda: len(carriers.placed) == 2)
     record = await store.find_by_id(queued["verification_id"])
