@@ -34,6 +34,7 @@ from otp_store import StoreUnavailable
 logger = logging.getLogger(__name__)
 
 COMMAND_SECONDS = 0.5
+OPEN_SECONDS = 5.0
 WAIT_FOR_JOBS_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 # The next one stands in the carrier's line already when the first one's turn comes.
@@ -94,6 +95,9 @@ class _Lane(RedisQueue):
         """Tell that the job's worker lives. Never brings back a job that somebody else has finished."""
         job.touched = int(time.time() * 1000)
         await self.redis.set(job.id, self.serialize(job), xx=True)
+
+    async def notify(self, job: SaqJob) -> None:
+        """Nobody waits for a job to end."""
 
     async def write_worker_info(self, worker_id: str, info: WorkerInfo, ttl: int) -> None:
         """For SAQ's own dashboard, which nobody opens here."""
@@ -157,11 +161,11 @@ class _Worker(Worker[Context]):
 
 
 class RedisJobs:
-    def __init__(self, url: str) -> None:
-        """Raises: ValueError for a bad URL."""
+    def __init__(self, url: str, command_seconds: float = COMMAND_SECONDS) -> None:
         # Its lines hold ids that can be used.
         logging.getLogger("saq").setLevel(logging.CRITICAL)
         self._url = url
+        self._command_seconds = command_seconds
         self._handlers: dict[str, Callable[[Any], Awaitable[None]]] = {}
         self._lanes: dict[str, _Lane] = {}
         self._names: list[str] = []
@@ -176,7 +180,7 @@ class RedisJobs:
 
     async def plan(self, job: Job, after_seconds: float = 0) -> None:
         try:
-            async with asyncio.timeout(COMMAND_SECONDS):
+            async with asyncio.timeout(self._command_seconds if self._lanes else OPEN_SECONDS):
                 lane = (await self._open())[job.lane]
                 await lane.enqueue(self._in_saq(job, lane, after_seconds))
         except _TROUBLES as error:
@@ -198,7 +202,7 @@ class RedisJobs:
     async def _open(self) -> dict[str, _Lane]:
         async with self._opening:
             if not self._lanes:
-                commands = await self._connect(COMMAND_SECONDS)
+                commands = await self._connect(self._command_seconds)
                 waiting = await self._connect(2 * WAIT_FOR_JOBS_SECONDS)
                 self._lanes = {name: _Lane(name, commands, waiting, self._outage) for name in self._names}
         return self._lanes
@@ -206,7 +210,7 @@ class RedisJobs:
     async def _connect(self, seconds: float) -> Any:
         options: dict[str, Any] = {
             "socket_timeout": seconds,
-            "socket_connect_timeout": COMMAND_SECONDS,
+            "socket_connect_timeout": self._command_seconds,
             "retry": Retry(NoBackoff(), 0),
         }
         client: Any = Redis.from_url(self._url, **options)

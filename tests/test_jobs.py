@@ -58,7 +58,7 @@ async def jobs(request: pytest.FixtureRequest) -> AsyncIterator[Jobs]:
     if request.param == "memory":
         jobs: Jobs = MemoryJobs(Clock())
     else:
-        jobs = RedisJobs(emptied(request.getfixturevalue(request.param)).url)
+        jobs = RedisJobs(emptied(request.getfixturevalue(request.param)).url, PATIENCE_SECONDS)
     yield jobs
     await jobs.close()
 
@@ -177,7 +177,7 @@ def left_in(redis: RedisServer) -> list[bytes]:
 
 @contextlib.asynccontextmanager
 async def redis_jobs(redis: RedisServer) -> AsyncIterator[RedisJobs]:
-    jobs = RedisJobs(redis.url)
+    jobs = RedisJobs(redis.url, PATIENCE_SECONDS)
     try:
         yield jobs
     finally:
@@ -304,7 +304,9 @@ async def test_a_call_that_waits_at_a_worker_that_stops_is_placed_once_by_anothe
     carriers, others = FunctionCarriers(), FunctionCarriers()
     store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
     both: dict[str, Any] = {"store": store, **SETTINGS}
-    async with run_carriers(carriers, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url), **both) as first:
+    async with run_carriers(
+        carriers, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url, PATIENCE_SECONDS), **both
+    ) as first:
         await first.send(OTHER_PHONE)
         queued = (await first.send(PHONE, code=CODE)).json()
         assert queued["status"] == "queued"
@@ -312,7 +314,9 @@ async def test_a_call_that_waits_at_a_worker_that_stops_is_placed_once_by_anothe
         with redis.client() as client:
             kept = [key + (client.get(key) or b"") for key in client.keys("saq:job:*")]
     assert carriers.placed == ["vobiz"]
-    async with run_carriers(others, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url), **both) as other:
+    async with run_carriers(
+        others, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url, PATIENCE_SECONDS), **both
+    ) as other:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await others.vobiz.was_asked.wait()
         while not (status := await other.status(queued["verification_id"]))["call"]["call_uuid"]:
@@ -328,7 +332,7 @@ async def test_work_that_is_done_twice_is_one_call(redis: RedisServer, fake_time
     carriers = FunctionCarriers()
     store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
     async with run_carriers(
-        carriers, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url), store=store, **SETTINGS
+        carriers, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url, PATIENCE_SECONDS), store=store, **SETTINGS
     ) as service:
         await service.send(OTHER_PHONE)
         queued = (await service.send(PHONE, code=CODE)).json()
@@ -440,13 +444,26 @@ async def test_a_call_that_is_being_placed_is_not_placed_through_another_carrier
         assert (await other.status(PHONE))["provider"] == "vobiz"
 
 
-async def test_a_call_that_is_cancelled_while_it_waits_is_given_back_once(fake_time: FakeTime) -> None:
-    carriers, jobs = FunctionCarriers(), NotedJobs(fake_time.clock)
+class LateJobs(NotedJobs):
+    """Has them done when a test does them."""
+
+    async def plan(self, job: Job, after_seconds: float = 0) -> None:
+        self.planned.append(job)
+
+
+@pytest.mark.parametrize("kind", [NotedJobs, LateJobs])
+async def test_a_call_that_is_cancelled_while_it_waits_is_given_back(
+    fake_time: FakeTime, kind: type[NotedJobs]
+) -> None:
+    carriers, jobs = FunctionCarriers(), kind(fake_time.clock)
     limits = {"client_sends_per_hour": 5, **SETTINGS}
     async with run_carriers(carriers, "vobiz", fake_time.clock, jobs=jobs, **limits) as service:
         await service.send(OTHER_PHONE)
         await service.send(PHONE, code=CODE)
+        assert sends_counted(service) == 2
         await service.client.post("/cancel-otp", json={"phone": PHONE})
+        if kind is LateJobs:
+            await service.app.state.service._placer.dial_queued(*jobs.planned)
         await fake_time.pass_by(5)
         assert sends_counted(service) == 1
         assert carriers.placed == ["vobiz"]
@@ -489,8 +506,10 @@ async def test_a_redial_is_done_by_any_worker(redis: RedisServer, fake_time: Fak
     store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
     both: dict[str, Any] = {"store": store, "redial_on": "busy", "otp_secret": OTP_SECRET}
     async with (
-        run_carriers(firsts, "vobiz", fake_time.clock, jobs=SoonJobs(redis.url), **both) as first,
-        run_carriers(others, "vobiz", fake_time.clock, jobs=SoonJobs(redis.url), **both),
+        run_carriers(
+            firsts, "vobiz", fake_time.clock, jobs=SoonJobs(redis.url, PATIENCE_SECONDS), **both
+        ) as first,
+        run_carriers(others, "vobiz", fake_time.clock, jobs=SoonJobs(redis.url, PATIENCE_SECONDS), **both),
     ):
         await first.send(PHONE, code=CODE)
         await end_call(first, firsts.vobiz)
