@@ -178,6 +178,10 @@ class AbuseGuard:
             refusal = _lengthened(refusal, block, self._clock.now())
         raise self._refused(refusal, client, number)
 
+    def reservation_at(self, client: str, phone: str, at: float) -> Reservation:
+        """What `reserve` counted for a call then, for who kept no more of it than its time."""
+        return Reservation(self._limits.charges(client, number_of(phone), is_safe=self._is_safe(phone)), at)
+
     def _is_safe(self, phone: str) -> bool:
         return phone.startswith(self._policy.safe_prefixes) if self._policy.safe_prefixes else False
 

@@ -45,6 +45,6 @@ class CallEvents:
             await hang_up_if_possible(provider, call.call_id, HANG_UP_SECONDS)
 
     async def _call_is_over(self, record: Verification, end_reason: EndReason | None) -> None:
-        self._redials.plan(record)
+        await self._redials.plan(record)
         if end_reason is EndReason.FAILED:
             await self._guard.count_if_possible(self._guard.on_carrier_failure(record))

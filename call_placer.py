@@ -1,6 +1,7 @@
 """From a wish for a call to one that is placed, or waits for its turn: counted, and on record, before it rings."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +12,17 @@ from call_router import CallRouter, Candidate, Choice
 from clock import Clock
 from dialer import Dialer
 from guard_store import Reservation
+from jobs import Dial, Jobs
 from log_format import log_unexpected
+<<<<<<< HEAD
 from number_page import Begun, CallStillLive, NewCode
 from otp_store import OtpStore
 from send_order import SendOrder
+=======
+from number_page import Begun, CallStillLive, NewCode
+from otp_store import OtpStore, StoreUnavailable
+from send_order import SendOrder, UnsupportedOption, order_again
+>>>>>>> e3caa4eb33974169269a46133a59f09b0b37d70d
 from verification import Call, NewCall, Verification
 from voice_provider import CallState, EndReason, ProviderError
 
@@ -51,14 +59,15 @@ class _Placing:
 
 class CallPlacer:
     def __init__(
-        self, store: OtpStore, router: CallRouter, dialer: Dialer, guard: AbuseGuard, clock: Clock
+        self, store: OtpStore, router: CallRouter, dialer: Dialer, guard: AbuseGuard, jobs: Jobs, clock: Clock
     ) -> None:
         self._clock = clock
+        self._jobs = jobs
         self._store = store
         self._router = router
         self._dialer = dialer
         self._guard = guard
-        self._placing_later: set[asyncio.Task[None]] = set()
+        self._dialling: set[asyncio.Task[None]] = set()
 
     async def place(self, order: SendOrder, new_code: NewCode, candidates: Sequence[Candidate]) -> Sent:
         """Reserve what the call counts, a carrier's turn, then the number's one live call; then place it.
@@ -79,8 +88,7 @@ class CallPlacer:
         placing = _Placing(begun.record, call, order, _first(choice.candidate, candidates), reservation)
         if choice.turn is not None:
             return await self._dial(placing)
-        log_call(logging.INFO, "call queued", begun.record, call)
-        self._dial_later(placing, has_turn=False)
+        await self._queue(placing)
         return Sent(begun.record, call, is_duplicate=False, is_confirmed=True)
 
     async def place_again(
@@ -102,7 +110,10 @@ class CallPlacer:
             await self._give_back(reservation, choice)
             return
         placing = _Placing(again, again.call, order, _first(choice.candidate, candidates), reservation)
-        self._dial_later(placing, has_turn=choice.turn is not None)
+        if choice.turn is not None:
+            self._dial_apart(placing)
+        else:
+            await self._queue(placing)
 
     async def _give_back(self, reservation: Reservation, choice: Choice | None) -> None:
         await self._guard.refund(reservation)
@@ -164,35 +175,78 @@ class CallPlacer:
                 raise left_over from None
         await self._store.fail_call(left_over.record.id, call.number, EndReason.CANCELLED, "")
 
-    def _dial_later(self, placing: _Placing, *, has_turn: bool) -> None:
-        task = asyncio.create_task(self._wait_and_dial(placing, has_turn=has_turn), name="queued call")
-        self._placing_later.add(task)
-        task.add_done_callback(self._placing_later.discard)
-
-    async def _wait_and_dial(self, placing: _Placing, *, has_turn: bool) -> None:
-        """Dial once the call's turn has come. Its caller is gone: what goes wrong is logged."""
+    async def _queue(self, placing: _Placing) -> None:
+        """Have a call dialled when its turn comes, by whoever works then. Raises: StoreUnavailable."""
+        record, call = placing.record, placing.call
+        providers = tuple(one.provider.name for one in placing.candidates)
         try:
-            if not has_turn:
-                ready = await self._dialer.wait_for_turn(
-                    placing.record, placing.call, placing.order, placing.candidates
-                )
-                if ready is None:
-                    await self._drop(placing)
-                    return
-                candidates = _first(ready.candidate, placing.candidates)
-                placing = replace(placing, record=ready.record, call=ready.call, candidates=candidates)
+            await self._jobs.plan(Dial(record.id, call.number, providers, call.started_at, placing.reservation.at))
+        except StoreUnavailable:
+            with contextlib.suppress(StoreUnavailable):
+                await self._drop(placing, "store_unavailable")
+            raise
+        log_call(logging.INFO, "call queued", record, call)
+
+    async def dial_queued(self, job: Dial) -> None:
+        """Dial once the call's turn has come. Done again, it does nothing: then the call is not queued any more.
+
+        Raises: StoreUnavailable.
+        """
+        record = await self._store.find_by_id(job.verification_id)
+        call = record.call if record is not None else None
+        if record is None or call is None or call.number != job.call_number:
+            return
+        reservation = self._guard.reservation_at(record.client, record.phone, job.reserved_at)
+        if call.state is not CallState.QUEUED:
+            if call.end_reason is EndReason.CANCELLED and call.started_at == job.queued_at:  # never dialled
+                await self._guard.refund(reservation)
+            return
+        order = order_again(record, call, self._clock.now())
+        placing = _Placing(record, call, order, self._candidates_again(order, job), reservation)
+        ready = None
+        if placing.candidates:
+            ready = await self._dialer.wait_for_turn(record, call, order, placing.candidates)
+        if ready is None:
+            await self._drop(placing, "queue_timeout")
+            return
+        candidates = _first(ready.candidate, placing.candidates)
+        self._dial_apart(replace(placing, record=ready.record, call=ready.call, candidates=candidates))
+
+    def _candidates_again(self, order: SendOrder, job: Dial) -> list[Candidate]:
+        """Those that the call was begun with, in that order; none when the settings have no use for them now."""
+        try:
+            by_name = {one.provider.name: one for one in self._router.candidates(order)}
+        except UnsupportedOption:
+            return []
+        return [by_name[name] for name in job.providers if name in by_name]
+
+    async def _drop(self, placing: _Placing, cause: str) -> None:
+        """End a call whose turn did not come in time, or that is not wanted any more."""
+        record, call = placing.record, placing.call
+        known = await self._store.find_by_id(record.id)
+        if known is None or known.call is None or known.call.number != call.number:
+            return
+        was_cancelled = known.call.end_reason is EndReason.CANCELLED and known.call.started_at == call.started_at
+        if known.call.state is not CallState.QUEUED and not was_cancelled:
+            return  # somebody else has dialled it
+        ended = await self._store.fail_call(record.id, call.number, EndReason.FAILED, cause)
+        await self._guard.refund(placing.reservation)
+        log_call(logging.WARNING, "queued call dropped", ended or record, call)
+
+    def _dial_apart(self, placing: _Placing) -> None:
+        """Dial while the caller does something else."""
+        task = asyncio.create_task(self._dial_unattended(placing), name="call")
+        self._dialling.add(task)
+        task.add_done_callback(self._dialling.discard)
+
+    async def _dial_unattended(self, placing: _Placing) -> None:
+        """Dial with nobody there to be told what goes wrong."""
+        try:
             await self._dial(placing)
         except ProviderError:
             pass  # logged where it happened, and in the status
         except Exception as error:
             log_unexpected(error, "queued call")
-
-    async def _drop(self, placing: _Placing) -> None:
-        """A call whose turn did not come in time, or that is not wanted any more."""
-        record, call = placing.record, placing.call
-        ended = await self._store.fail_call(record.id, call.number, EndReason.FAILED, "queue_timeout")
-        await self._guard.refund(placing.reservation)
-        log_call(logging.WARNING, "queued call dropped", ended or record, call)
 
     async def _dial(self, placing: _Placing) -> Sent:
         record = placing.record
@@ -209,12 +263,12 @@ class CallPlacer:
         return Sent(dialed.record, dialed.call, is_duplicate=False, is_confirmed=dialed.is_confirmed)
 
     async def close(self) -> None:
-        """Drop the calls that wait for their turns."""
-        if self._placing_later:
-            logger.warning("queued calls dropped", extra={"calls": len(self._placing_later)})
-        for task in list(self._placing_later):
-            task.cancel()
-        await asyncio.gather(*self._placing_later, return_exceptions=True)
+        """Wait for the calls that are being placed."""
+        if self._dialling:
+            _, unfinished = await asyncio.wait(self._dialling, timeout=self._router.deadline_seconds)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
         await self._router.close()
 
 

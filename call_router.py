@@ -82,6 +82,11 @@ class CallRouter:
     def names(self) -> list[str]:
         return list(self._carriers)
 
+    @property
+    def deadline_seconds(self) -> float:
+        """In which a call has been placed, or not."""
+        return self._policy.deadline_seconds
+
     def health(self) -> list[LineHealth]:
         return [line.health() for _, line in self._carriers.values()]
 

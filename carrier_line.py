@@ -166,6 +166,7 @@ class CarrierLine:
         self._waiting: deque[asyncio.Future[Reservation | NoTurn]] = deque()
         self._usher: asyncio.Task[None] | None = None
         self._is_closed = False
+<<<<<<< HEAD
         self._shared = SharedTrouble(name, guard_store)
         self._reports: deque[Callable[[], Awaitable[None]]] = deque()
         self._reporter: asyncio.Task[None] | None = None
@@ -173,6 +174,9 @@ class CarrierLine:
         self._is_failing = False  # somebody has counted a failure since the last success
         self._shared_until = 0.0  # of the opening that all share; 0: none
         self._probe: float | None = None  # the opening whose probe is ours
+=======
+        self._is_store_silent = False
+>>>>>>> e3caa4eb33974169269a46133a59f09b0b37d70d
 
     def health(self) -> LineHealth:
         breaker, closed_off = self.breaker, self._seconds_closed_off()
@@ -314,10 +318,14 @@ class CarrierLine:
     async def _take_if_possible(self) -> Reservation | float:
         """What `_take` does; without the store nobody gets a turn, but the queue stands."""
         try:
-            return await self._take()
+            taken = await self._take()
         except StoreUnavailable as error:
-            logger.warning("the store cannot answer: %s", error)
+            if not self._is_store_silent:
+                logger.warning("the store cannot answer: %s", error)
+            self._is_store_silent = True
             return LOOK_AGAIN_SECONDS
+        self._is_store_silent = False
+        return taken
 
     def _next_place(self) -> "asyncio.Future[Reservation | NoTurn] | None":
         while self._waiting:

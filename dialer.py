@@ -6,9 +6,9 @@ have been. What was found of each kind of failure stands in docs/providers.md.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from call_events import CallEvents
 from call_links import CallLinks
@@ -35,6 +35,8 @@ from voice_provider import (
     ProviderUnavailable,
     VoiceProvider,
 )
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -97,29 +99,51 @@ class Dialer:
         """A queued call whose turn has come; None when it is not wanted any more, or its turn would come too late.
 
         It stays with the carrier that it was begun with, unless that one goes down and another one works.
+        A stop while it waits leaves it queued; from its turn on it is dialled all the same.
         """
-        give_up_at = self._clock.now() + min(call.queue_seconds, (record.expires_at - self._clock.now()) / 2)
+        longest_wait_seconds = min(call.queue_seconds, (record.expires_at - call.started_at) / 2)
+        give_up_at = call.started_at + longest_wait_seconds
         candidate = candidates[0]
         while (left := give_up_at - self._clock.now()) > 0:
+            candidate = await self._in_service(candidate, candidates)
             turn = await candidate.line.wait_for_turn(left)
             if isinstance(turn, Reservation):
-                ready = await self._begin_dialling(record, call, order, candidate)
-                if ready is None or ready.call is None:
-                    await candidate.line.give_back(turn)
-                    return None
-                return Ready(ready, ready.call, candidate)
+                return await _in_one_piece(self._use_turn(turn, record, call, order, candidate))
             if turn is NoTurn.TOO_LATE:
                 return None
-            working = [one for one in candidates if one.line.breaker.admits]
-            candidate = (await self._router.by_wait(working))[0] if working else candidate
         return None
+
+    async def _in_service(self, candidate: Candidate, candidates: Sequence[Candidate]) -> Candidate:
+        """Who is to be waited for: the first one again, unless it is down and another one works."""
+        if not candidate.line.breaker.seconds_closed_off:
+            return candidate
+        working = [one for one in candidates if one.line.breaker.admits]
+        return (await self._router.by_wait(working))[0] if working else candidate
+
+    async def _use_turn(
+        self, turn: Reservation, record: Verification, call: Call, order: SendOrder, candidate: Candidate
+    ) -> Ready | None:
+        try:
+            ready = await self._begin_dialling(record, call, order, candidate)
+        except Exception:
+            candidate.line.breaker.abandon()
+            raise
+        if ready is None or ready.call is None:
+            await candidate.line.give_back(turn)
+            return None
+        return Ready(ready, ready.call, candidate)
 
     async def _begin_dialling(
         self, record: Verification, call: Call, order: SendOrder, candidate: Candidate
     ) -> Verification | None:
-        if candidate.provider.name == call.provider:
-            return await self._store.dial_queued(record.id, call.number)
-        return await self._move_on(record, call, order, candidate, is_certain=True)
+        """Only one passes, however many wait with the same call, and whoever they wait for."""
+        taken = await self._store.dial_queued(record.id, call.number)
+        if taken is None or candidate.provider.name == call.provider:
+            return taken
+        moved = await self._move_on(record, call, order, candidate, is_certain=True)
+        if moved is None:  # it ended this moment
+            await self._store.fail_call(record.id, call.number, EndReason.CANCELLED, "")
+        return moved
 
     async def dial(
         self, record: Verification, call: Call, order: SendOrder, candidates: Sequence[Candidate]
@@ -331,3 +355,12 @@ def placed_after(record: Verification, call: Call) -> float:
 def _hope(error: ProviderError) -> int:
     """Errors that may pass by themselves count for more."""
     return isinstance(error, ProviderUnavailable) + isinstance(error, ProviderThrottled)
+
+
+async def _in_one_piece(step: Coroutine[Any, Any, T]) -> T:
+    """Do a step to its end, also when its task is told to stop meanwhile."""
+    task = asyncio.create_task(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        return await task

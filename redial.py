@@ -1,14 +1,14 @@
 """Calls that are placed once more by themselves, after a busy or unanswered one."""
 
+import logging
 from typing import NamedTuple
 
+from call_log import log_call
 from clock import Clock
+from jobs import Jobs, Redial
+from otp_store import StoreUnavailable
 from sms_provider import MessageState
-from timer_wheel import TimerWheel
-from verification import CallRef, Verification
-
-MAX_AT_ONCE = 100
-LEAST_SECONDS_TO_USE_A_CODE = 30
+from verification import LEAST_SECONDS_TO_USE_A_CODE, Verification
 
 
 class RedialPolicy(NamedTuple):
@@ -23,26 +23,27 @@ class RedialPolicy(NamedTuple):
 class Redials:
     """Which calls are to be placed once more, and when. What is due is looked at again before it is done."""
 
-    def __init__(self, policy: RedialPolicy, clock: Clock) -> None:
+    def __init__(self, policy: RedialPolicy, jobs: Jobs, clock: Clock) -> None:
         self.policy = policy
+        self._jobs = jobs
         self._clock = clock
-        self._due: TimerWheel[CallRef] = TimerWheel()
 
-    def plan(self, record: Verification) -> None:
+    async def plan(self, record: Verification) -> None:
         """A call is over: note it if it is to be placed once more while its code can still be used."""
         due_at = self._clock.now() + self.policy.after_seconds
-        if self.is_wanted(record) and due_at + LEAST_SECONDS_TO_USE_A_CODE <= record.expires_at:
-            assert record.call is not None  # noqa: S101 - it is wanted for its call
-            self._due.add(due_at, CallRef(record.id, record.call.number))
+        if not self.is_wanted(record) or due_at + LEAST_SECONDS_TO_USE_A_CODE > record.expires_at:
+            return
+        assert record.call is not None  # noqa: S101 - it is wanted for its call
+        try:
+            await self._jobs.plan(Redial(record.id, record.call.number), self.policy.after_seconds)
+        except StoreUnavailable as error:  # what the carrier reported stands without it
+            log_call(logging.WARNING, f"call not to be placed once more: {error}", record, record.call)
 
     def is_wanted(self, record: Verification) -> bool:
         call = record.call
         if call is None or call.is_live or call.end_reason is None or record.is_final or _was_texted(record):
             return False
         return call.end_reason.value in self.policy.reasons and record.redials < self.policy.times
-
-    def take_due(self) -> list[CallRef]:
-        return self._due.take(self._clock.now(), MAX_AT_ONCE)
 
 
 def _was_texted(record: Verification) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from verification import Mode
+from verification import Call, Mode, Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,29 @@ class SendOrder:
     keys_first: int = 0
     template: str = ""
     is_redial: bool = False
+
+
+def order_again(record: Verification, call: Call, now: float) -> SendOrder:
+    """What was asked for when a call was begun, as its record tells, for what is left of its code's life."""
+    return SendOrder(
+        client=record.client,
+        phone=record.phone,
+        channel="voice",
+        language=call.language,
+        code=None,
+        code_length=call.code_length,
+        ttl_seconds=max(1, int(record.expires_at - now)),
+        max_replays=call.manner.max_replays,
+        hide_caller_id=call.hide_caller_id,
+        provider=call.provider if call.is_pinned else None,
+        reference=record.reference,
+        mode=record.mode,
+        prompts=call.manner.prompts,
+        voice=call.manner.voice,
+        auto_replay=call.manner.auto_replay,
+        keys_first=call.manner.keys_first,
+        template=call.manner.template,
+    )
 
 
 class UnsupportedOption(Exception):

@@ -30,9 +30,11 @@ from carriers import open_carrier, open_texter
 from clock import Clock
 from connection_limits import LimitedConnections, LimitedProtocol, ReceiveLimits, raise_descriptor_limit
 from http_client import open_http_client
+from jobs import Jobs
 from lean_route import MAX_BODY_BYTES, LeanApp
 from log_format import set_up_logging
 from ops import Readiness
+from otp_store import OtpStore
 from protection import Protection, open_protection
 from services import Services, open_services
 from settings import BadSettings, NoInput, Settings, load_settings
@@ -56,9 +58,16 @@ GC_THRESHOLDS = (5_000, 10, 20)
 
 
 def create_app(
-    settings: Settings | None = None, clock: Clock | None = None, http: httpx.AsyncClient | None = None
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    http: httpx.AsyncClient | None = None,
+    jobs: Jobs | None = None,
+    store: OtpStore | None = None,
 ) -> FastAPI:
-    """The app with all its parts. It closes `http`, through which carriers are asked. Raises: BadSettings."""
+    """The app with all its parts. It closes `http`, through which carriers are asked, and `jobs`.
+
+    Raises: BadSettings.
+    """
     settings = settings or load_settings()
     clock = clock or Clock()
     http = http or open_http_client(settings.provider_deadline_seconds)
@@ -67,7 +76,7 @@ def create_app(
     clients = [open_carrier(name, carrier_settings, http) for name in settings.provider_names]
     protection = open_protection(settings, clock)
     texters = {name: open_texter(name, carrier_settings, http) for name in settings.sms_provider_names}
-    services = open_services(settings, clock, clients, texters, protection)
+    services = open_services(settings, clock, clients, texters, protection, jobs, store)
     readiness = Readiness()
     app = LeanApp(
         redirect_slashes=False,  # its redirects would be built from the Host header
@@ -85,7 +94,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
-    app.state.service, app.state.timekeeper = services.otp, services.timekeeper
+    app.state.service, app.state.timekeeper, app.state.jobs = services.otp, services.timekeeper, services.jobs
     app.state.readiness = readiness
     app.state.carriers = {name: one.carrier for name, one in simulated.items()}
     app.state.carrier = next(iter(app.state.carriers.values()), None)
@@ -149,7 +158,10 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        timekeeper = asyncio.create_task(services.timekeeper.keep_time(), name="timekeeper")
+        work = [
+            asyncio.create_task(services.timekeeper.keep_time(), name="timekeeper"),
+            asyncio.create_task(services.jobs.work(), name="jobs"),
+        ]
         # What was made at start stays for good: keep the garbage collector from looking at it over and over.
         gc.collect()
         gc.freeze()
@@ -157,9 +169,10 @@ def _lifespan(
         readiness.is_ready = True
         yield
         readiness.is_ready = False
-        timekeeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await timekeeper
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await services.jobs.close()
         await services.placer.close()
         for one in simulated.values():
             await one.carrier.close()

@@ -14,11 +14,13 @@ from carrier_line import CarrierLine, LineLimits
 from clock import Clock
 from conversation import Conversation
 from dialer import Dialer
+from jobs import Dial, Jobs, MemoryJobs, Redial, dial_lane
 from number_page import StoreRules
 from otp_service import OtpService
 from otp_store import MemoryOtpStore, OtpStore
 from protection import Protection
 from redial import RedialPolicy, Redials
+from redialer import Redialer
 from sealing import Sealer
 from settings import ResendCode, Settings
 from sms_provider import SmsProvider
@@ -37,6 +39,7 @@ class Services(NamedTuple):
     router: CallRouter
     placer: CallPlacer
     timekeeper: Timekeeper
+    jobs: Jobs
     speech: Speech
 
 
@@ -46,7 +49,10 @@ def open_services(
     clients: Sequence[VoiceProvider],
     texters: Mapping[str, SmsProvider],
     protection: Protection,
+    jobs: Jobs | None = None,
+    store: OtpStore | None = None,
 ) -> Services:
+    """All parts, with what they share with other processes in `jobs` and `store`; by default nothing."""
     otp_secrets = settings.otp_secrets or (secrets.token_urlsafe(32),)
     sealer = Sealer(otp_secrets)
     rules = StoreRules(
@@ -56,7 +62,8 @@ def open_services(
         retention_seconds=settings.status_retention_seconds,
         capacity=settings.store_capacity,
     )
-    store = MemoryOtpStore(sealer, clock, rules)
+    store = store or MemoryOtpStore(sealer, clock, rules)
+    jobs = jobs or MemoryJobs(clock)
     url = settings.base_url
     links = CallLinks(sealer, url, settings.fallback_public_url or url)
     speech = open_speech(settings, otp_secrets, clock, clients)
@@ -70,17 +77,20 @@ def open_services(
     )
     lines = [_line(settings, clock, client.name, store, protection) for client in clients]
     router = CallRouter(list(zip(clients, lines, strict=True)), languages, writer, policy)
-    redials = Redials(_redial_policy(settings), clock)
+    redials = Redials(_redial_policy(settings), jobs, clock)
     providers = Providers({client.name: client for client in clients})
     events = CallEvents(store, providers, protection.guard, redials)
     dialer = Dialer(router, store, events, writer, links, sealer, policy, clock)
     texts = TextMessages(texters, store, languages, writer, links, settings.provider_deadline_seconds, clock)
     conversation = Conversation(store, writer, links, sealer, protection.guard)
     flow = CallFlow(store, providers, conversation, links, events, protection.store, clock)
-    placer = CallPlacer(store, router, dialer, protection.guard, clock)
+    placer = CallPlacer(store, router, dialer, protection.guard, jobs, clock)
     service = OtpService(store, router, placer, texts, protection, clock)
-    timekeeper = Timekeeper(service, placer, router, store, events, redials, protection, clock)
-    return Services(service, flow, texts, router, placer, timekeeper, speech)
+    redialer = Redialer(service, placer, router, store, protection.guard, redials, clock)
+    jobs.on(Dial, placer.dial_queued, [dial_lane(name) for name in router.names])
+    jobs.on(Redial, redialer.redial, [Redial.name])
+    timekeeper = Timekeeper(router, store, events, protection, clock)
+    return Services(service, flow, texts, router, placer, timekeeper, jobs, speech)
 
 
 def _redial_policy(settings: Settings) -> RedialPolicy:

@@ -14,7 +14,7 @@ import setting_values
 from abuse_guard import Monitor
 from carrier_settings import CarrierSettings
 from phone_numbers import InvalidPhone, to_e164
-from redial import LEAST_SECONDS_TO_USE_A_CODE
+from verification import LEAST_SECONDS_TO_USE_A_CODE
 from voice_provider import MachineDetection, SignaturePolicy
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})

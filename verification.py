@@ -83,6 +83,9 @@ MAX_FETCHES_PER_READING = 3
 # How often keys are asked for in a call: before a code is told, or for a code that is typed on the phone.
 KEY_TRIES = 2
 
+# A redial that leaves less than this of a code's life is of no use.
+LEAST_SECONDS_TO_USE_A_CODE = 30
+
 # A carrier may still report, and repeat its reports, for this long after a call has ended.
 TOKEN_GRACE_SECONDS = 60
 

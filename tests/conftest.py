@@ -284,13 +284,15 @@ class AnnouncedServer(Server, PromptUvicorn):
 async def run_service(
     clock: Clock | None = None, http: httpx.AsyncClient | None = None, **settings: Any
 ) -> AsyncIterator[RunningService]:
+    """`jobs` and `store` among the settings are what is shared with other services."""
+    shared = {name: settings.pop(name, None) for name in ("jobs", "store")}
     # With its protocol named, asyncio sends small answers at once: without, each one waits 40 ms (Nagle).
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", settings.get("http_port", 0)))
     port = listener.getsockname()[1]
     given = load_settings(**{"simulator_speed": float("inf"), "http_port": port, **NO_LIMITS, **settings})
-    app = create_app(given, clock, http)
+    app = create_app(given, clock, http, **shared)
     server = AnnouncedServer(app)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await server.has_started.wait()

@@ -431,7 +431,7 @@ async def test_calls_that_wait_for_a_carrier_that_goes_down_are_placed_by_anothe
         status = await service.status(PHONE)
         assert (status["provider"], status["call"]["call_uuid"]) == ("plivo", call_id(2))
         assert carriers.placed == ["vobiz", "plivo", "plivo"], "who is down is not asked"
-        assert events_of(status) == ["created", "queued", "failed_over", "dialing"]
+        assert events_of(status) == ["created", "queued", "dialing", "failed_over", "dialing"]
 
 
 async def test_calls_that_wait_for_the_only_carrier_wait_on_while_it_is_down(

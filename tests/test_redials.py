@@ -36,7 +36,7 @@ async def redialing(time: FakeTime, **settings: Any) -> AsyncIterator[TextingSer
 
 async def let_pass(texting: TextingService, time: FakeTime, seconds: float = AFTER_SECONDS + 1) -> None:
     time.advance(seconds)
-    await texting.service.app.state.timekeeper.redial()
+    await texting.service.app.state.jobs.do_due()
 
 
 async def events(texting: TextingService, phone: str = PHONE) -> list[str]:
@@ -154,7 +154,7 @@ async def test_a_message_stands_for_a_call_without_caller_id_too(fake_time: Fake
         assert (await service.send("+14155550105", hide_caller_id=True)).status_code == 200
         await service.calls_over()
         fake_time.advance(31)
-        await service.app.state.timekeeper.redial()
+        await service.app.state.jobs.do_due()
         assert (await service.status("+14155550105"))["channel"] == "sms"
 
 
