@@ -25,6 +25,7 @@ import ops
 import pages
 import problems
 import recorded_audio
+import redis_checks
 import webhooks
 from banner import banner
 from carriers import open_carrier, open_texter
@@ -34,7 +35,9 @@ from http_client import open_http_client
 from lean_route import MAX_BODY_BYTES, LeanApp
 from log_format import set_up_logging
 from ops import Readiness
+from otp_store import StoreUnavailable
 from protection import Protection, open_protection
+from redis_checks import RedisConnection, Severity
 from services import Services, open_services
 from settings import BadSettings, NoInput, Settings, load_settings
 from simulator import phone
@@ -64,6 +67,7 @@ def create_app(
     settings = settings or load_settings()
     clock = clock or Clock()
     http = http or open_http_client(settings.provider_deadline_seconds)
+    redis = _connect_to_redis(settings, clock) if settings.redis_address else None
     simulated = _simulated_carriers(settings) if settings.uses_simulator else {}
     carrier_settings = _simulated_settings(settings, simulated) if simulated else settings
     clients = [open_carrier(name, carrier_settings, http) for name in settings.provider_names]
@@ -82,7 +86,7 @@ def create_app(
         redoc_url=None,
         routes=_routes(settings, clock, services, protection, readiness, simulated),
         quiet_paths=QUIET_PATHS,
-        lifespan=_lifespan(services, readiness, simulated, http),
+        lifespan=_lifespan(services, readiness, simulated, http, redis, clock),
         # Spans and error records would hold paths and messages, and with them numbers and call tokens.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -147,11 +151,20 @@ def _routes(
 
 
 def _lifespan(
-    services: Services, readiness: Readiness, simulated: Mapping[str, SimulatedCarrier], http: httpx.AsyncClient
+    services: Services,
+    readiness: Readiness,
+    simulated: Mapping[str, SimulatedCarrier],
+    http: httpx.AsyncClient,
+    redis: RedisConnection | None,
+    clock: Clock,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        timekeeper = asyncio.create_task(services.timekeeper.keep_time(), name="timekeeper")
+        tasks = [asyncio.create_task(services.timekeeper.keep_time(), name="timekeeper")]
+        if redis is not None:
+            with contextlib.suppress(StoreUnavailable):  # each request says so, until Redis is back
+                await redis.open()
+            tasks.append(asyncio.create_task(redis_checks.watch_evictions(redis, clock), name="evictions"))
         # What was made at start stays for good: keep the garbage collector from looking at it over and over.
         gc.collect()
         gc.freeze()
@@ -159,13 +172,15 @@ def _lifespan(
         readiness.is_ready = True
         yield
         readiness.is_ready = False
-        timekeeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await timekeeper
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await services.placer.close()
         for one in simulated.values():
             await one.carrier.close()
         await http.aclose()
+        if redis is not None:
+            await redis.close()
 
     return lifespan
 
@@ -315,7 +330,22 @@ def serve_as_worker(app: FastAPI, parent: ParentLine, stop_delay_seconds: float)
 
 def _check_redis(settings: Settings) -> None:
     """Look at Redis before anything is served. Raises: BadSettings."""
-    # TO BE WIRED: redis = redis_connection.Redis(settings.redis_url.get_secret_value(), Clock())
+    clock, address = Clock(), settings.redis_address
+    try:
+        findings = asyncio.run(redis_checks.look_patiently(lambda: _connect_to_redis(settings, clock), clock))
+    except StoreUnavailable:
+        problem = f"REDIS_URL: no Redis at {address} that answers, and takes the password if one is needed"
+        raise BadSettings([problem]) from None
+    refused = [finding for finding in findings if finding.severity is Severity.REFUSE]
+    if refused:
+        raise BadSettings([f"REDIS_URL: the Redis at {address} cannot be used: {one.text}" for one in refused])
+    for finding in findings:
+        redis_checks.report(finding)
+
+
+def _connect_to_redis(settings: Settings, clock: Clock) -> RedisConnection:
+    """A connection that is not open yet."""
+    # TO BE WIRED: return redis_connection.Redis(settings.redis_url.get_secret_value(), clock)
     raise BadSettings(["REDIS_URL is set, but the store in Redis is not wired yet"])
 
 
