@@ -1,11 +1,12 @@
 """What an operator is told at the start: carriers, addresses, and what is not protected."""
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 import setting_values
 from abuse_guard import MONEY
 from protection import guard_policy
-from settings import Settings, is_tunnel
+from settings import LOOPBACK_HOSTS, Settings, is_tunnel
 from voice_provider import MachineDetection, SignaturePolicy
 
 # tests/test_carrier_registry.py holds both to the clients.
@@ -19,6 +20,9 @@ def banner(settings: Settings) -> str:
     names = ", ".join(settings.provider_names)
     simulated = " (simulated)" if settings.simulate else ""
     lines = [f"voice-otp  carrier: {names}{simulated}  public URL: {url}  answer URL: {url}/answer"]
+    if settings.redis_address:
+        workers = f"{settings.workers} workers" if settings.workers > 1 else "1 worker"
+        lines.append(f"           {workers}, Redis at {settings.redis_address}")
     if settings.uses_simulator:
         lines.append(f"           a phone in your browser: http://localhost:{settings.http_port}/phone")
     if not settings.uses_simulator:
@@ -53,9 +57,17 @@ def _risks(settings: Settings) -> list[str]:
         risks.append("there is no kill switch (OPERATOR_KEYS)")
     if not settings.uses_simulator and not _has_ceiling(settings):
         risks.append("nothing limits what is spent on calls (SPEND_PER_HOUR, SPEND_PER_DAY, CALL_PRICES)")
+    if settings.redis_address and not _is_private(settings.redis_url.get_secret_value()):
+        risks.append("Redis is spoken to in clear, with phone numbers in it: use rediss:// or a private network")
     if is_tunnel(settings.public_url):
         risks.append("calls pass through a tunnel, whose operator can read the codes; use it for development only")
     return risks
+
+
+def _is_private(redis_url: str) -> bool:
+    """Whether nobody else hears what is said to Redis: over TLS, or on this machine."""
+    parts = urlsplit(redis_url)
+    return parts.scheme == "rediss" or parts.hostname in LOOPBACK_HOSTS
 
 
 def _what_carriers_lack(settings: Settings) -> list[str]:

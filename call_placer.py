@@ -14,15 +14,9 @@ from dialer import Dialer
 from guard_store import Reservation
 from jobs import Dial, Jobs
 from log_format import log_unexpected
-<<<<<<< HEAD
-from number_page import Begun, CallStillLive, NewCode
-from otp_store import OtpStore
-from send_order import SendOrder
-=======
 from number_page import Begun, CallStillLive, NewCode
 from otp_store import OtpStore, StoreUnavailable
 from send_order import SendOrder, UnsupportedOption, order_again
->>>>>>> e3caa4eb33974169269a46133a59f09b0b37d70d
 from verification import Call, NewCall, Verification
 from voice_provider import CallState, EndReason, ProviderError
 

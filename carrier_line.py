@@ -166,7 +166,6 @@ class CarrierLine:
         self._waiting: deque[asyncio.Future[Reservation | NoTurn]] = deque()
         self._usher: asyncio.Task[None] | None = None
         self._is_closed = False
-<<<<<<< HEAD
         self._shared = SharedTrouble(name, guard_store)
         self._reports: deque[Callable[[], Awaitable[None]]] = deque()
         self._reporter: asyncio.Task[None] | None = None
@@ -174,9 +173,7 @@ class CarrierLine:
         self._is_failing = False  # somebody has counted a failure since the last success
         self._shared_until = 0.0  # of the opening that all share; 0: none
         self._probe: float | None = None  # the opening whose probe is ours
-=======
         self._is_store_silent = False
->>>>>>> e3caa4eb33974169269a46133a59f09b0b37d70d
 
     def health(self) -> LineHealth:
         breaker, closed_off = self.breaker, self._seconds_closed_off()

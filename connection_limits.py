@@ -7,6 +7,10 @@ connections cuts the overdue ones.
 
 Time is counted in sweeps instead of seconds. When the process was stopped, or had no time to read, it cannot tell
 whether a sender was slow; such a pause counts as one sweep, however long it was.
+
+A service that stops loses no request. uvicorn would close idle connections at once, also those on which a request
+is under way; here they stay until their keep-alive time is over, and what comes until then is answered, with
+`Connection: close`.
 """
 
 import asyncio
@@ -46,6 +50,14 @@ class LimitedConnections(ServerState):
         super().__init__()
         self.limits = limits
         self.sweeps = 0
+        self.is_draining = False
+        """Whether each response that begins is the last one on its connection."""
+        self.closes_idle = False
+
+    def drain(self, *, closes_idle: bool) -> None:
+        """From now on connections end: idle ones at once if that is wanted, else when their time is over."""
+        self.is_draining = True
+        self.closes_idle = closes_idle
 
     async def keep_sweeping(self) -> None:
         """Sweep at the set interval; runs until it is cancelled."""
@@ -137,6 +149,25 @@ class LimitedProtocol(HttpToolsProtocol):
         elif not self.transport.is_closing():
             self._answer_and_close(431)
 
+    # The end of the service
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._all.is_draining:  # it was accepted just before the port was given up
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        if self._all.closes_idle:
+            super().shutdown()
+        elif self._is_unanswered():
+            # A head that was sent already told the client that it may go on: the next response is the last then.
+            self.cycle.keep_alive = self.cycle.keep_alive and self.cycle.response_started
+        elif self.part is Part.NONE and self.timeout_keep_alive_task is None:
+            # Silent since it was made. A sender who begins has the usual time.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
     # What the parser and the response tell
 
     def on_message_begin(self) -> None:
@@ -153,6 +184,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.room = self._head_bytes
         self.receiving_since = self._all.sweeps
         super().on_headers_complete()
+        if self._all.is_draining:
+            self.cycle.keep_alive = False  # which uvicorn says in the response
 
     def on_message_complete(self) -> None:
         if self.transport.is_closing():

@@ -26,6 +26,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
+            **({"pid": record.process} if record.process else {}),
             **_extra(record),
         }
         if record.exc_info:
@@ -47,8 +48,9 @@ class ConsoleFormatter(logging.Formatter):
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         extra = _extra(record)
         trace = extra.pop("trace", None) or (self.formatException(record.exc_info) if record.exc_info else "")
+        process = f"[{record.process}] " if record.process else ""
         details = "".join(f"  {key}={value}" for key, value in extra.items())
-        line = _printable(f"{at} {record.levelname.lower():7} {record.getMessage()}{details}")
+        line = _printable(f"{at} {record.levelname.lower():7} {process}{record.getMessage()}{details}")
         return f"{line}\n{trace}" if trace else line
 
 
@@ -66,14 +68,18 @@ def log_unexpected(error: BaseException, during: str) -> None:
     logger.error("unexpected %s during %s", type(error).__name__, during, extra={"trace": frames})
 
 
-def set_up_logging(log_format: LogFormat | None) -> None:
-    """Send all log lines to stderr. Without a given format: text on a terminal, else JSON."""
+def set_up_logging(log_format: LogFormat | None, *, shows_process: bool = False) -> None:
+    """Send all log lines to stderr. Without a given format: text on a terminal, else JSON.
+
+    With several processes, each line says which one wrote it.
+    """
     if log_format is None:
         log_format = LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ConsoleFormatter() if log_format is LogFormat.CONSOLE else JsonFormatter())
     # What no line shows need not be found out for each of them.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.logThreads = logging.logMultiprocessing = False
+    logging.logProcesses = shows_process
     logging._srcfile = None  # nor who called: documented in the logging HOWTO under "Optimization"
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     # These write URLs, which hold phone numbers and call tokens.

@@ -1,7 +1,5 @@
 """What stands between a request and its effect, made of the settings: access, limits, budgets, idempotency."""
 
-import hmac
-import secrets
 from typing import NamedTuple
 
 import setting_values
@@ -11,6 +9,7 @@ from clock import Clock
 from guard_store import GuardStore, MemoryGuardStore
 from idempotency import IdempotencyKeys
 from request_budgets import RequestBudgets
+from sealing import derive_key
 from settings import Settings
 
 SIMULATED_PREFIX = "+1415555"  # of the scripted callees: many calls to them are no attack
@@ -39,8 +38,7 @@ class Protection(NamedTuple):
         return await self.refused_keys.expire() or some_are_left
 
 
-def open_protection(settings: Settings, clock: Clock) -> Protection:
-    store = MemoryGuardStore(clock, 2 * settings.store_capacity)  # a verification counts for its number and prefix
+def open_protection(settings: Settings, store: GuardStore, clock: Clock) -> Protection:
     refused_keys = MemoryGuardStore(clock, MAX_REFUSED_ADDRESSES)
     budgets = RequestBudgets(
         store,
@@ -64,8 +62,7 @@ def open_protection(settings: Settings, clock: Clock) -> Protection:
 
 def _secret_of(settings: Settings) -> bytes:
     """The same for all processes that share a store, as OTP_SECRET has to be."""
-    secret = settings.otp_secrets[0].encode() if settings.otp_secrets else secrets.token_bytes(32)
-    return hmac.digest(secret, b"idempotency", "sha256")
+    return derive_key(settings.otp_secrets[0], b"idempotency")
 
 
 def _access(settings: Settings, keys: str, store: GuardStore, *, locks_newcomers: bool = True) -> Access:

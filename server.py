@@ -5,9 +5,11 @@ import contextlib
 import errno
 import gc
 import logging
+import secrets
+import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
 
@@ -24,18 +26,20 @@ import ops
 import pages
 import problems
 import recorded_audio
+import redis_checks
 import webhooks
 from banner import banner
 from carriers import open_carrier, open_texter
 from clock import Clock
 from connection_limits import LimitedConnections, LimitedProtocol, ReceiveLimits, raise_descriptor_limit
 from http_client import open_http_client
-from jobs import Jobs
 from lean_route import MAX_BODY_BYTES, LeanApp
 from log_format import set_up_logging
 from ops import Readiness
-from otp_store import OtpStore
+from otp_store import StoreUnavailable
 from protection import Protection, open_protection
+from redis_checks import Severity
+from redis_connection import Redis
 from services import Services, open_services
 from settings import BadSettings, NoInput, Settings, load_settings
 from simulator import phone
@@ -43,6 +47,8 @@ from simulator.clock import SimulatorClock
 from simulator.phone import PhoneExchange
 from simulator.plivo_call import LONGEST_CALLBACK_SECONDS
 from simulator.simulated_carriers import Network, SimulatedCarrier, simulate
+from stores import Stores, open_stores
+from workers import WORKER_FLAG, Order, ParentLine, Supervisor
 
 QUIET_PATHS = ("/simulator/", "/web/", "/phone")  # the simulated network and its page log for themselves, or not
 DRAIN_SECONDS = 20
@@ -61,22 +67,24 @@ def create_app(
     settings: Settings | None = None,
     clock: Clock | None = None,
     http: httpx.AsyncClient | None = None,
-    jobs: Jobs | None = None,
-    store: OtpStore | None = None,
+    stores: Stores | None = None,
 ) -> FastAPI:
-    """The app with all its parts. It closes `http`, through which carriers are asked, and `jobs`.
+    """The app with all its parts. It closes `http`, through which carriers are asked, and `stores`.
 
     Raises: BadSettings.
     """
     settings = settings or load_settings()
-    clock = clock or Clock()
+    if not settings.otp_secrets:  # in memory, where what is sealed ends with the process
+        settings = settings.model_copy(update={"otp_secret": SecretStr(secrets.token_urlsafe(32))})
+    stores = stores or open_stores(settings, clock or Clock())
+    clock = stores.clock
     http = http or open_http_client(settings.provider_deadline_seconds)
     simulated = _simulated_carriers(settings) if settings.uses_simulator else {}
     carrier_settings = _simulated_settings(settings, simulated) if simulated else settings
     clients = [open_carrier(name, carrier_settings, http) for name in settings.provider_names]
-    protection = open_protection(settings, clock)
+    protection = open_protection(settings, stores.guard, clock)
     texters = {name: open_texter(name, carrier_settings, http) for name in settings.sms_provider_names}
-    services = open_services(settings, clock, clients, texters, protection, jobs, store)
+    services = open_services(settings, clients, texters, protection, stores)
     readiness = Readiness()
     app = LeanApp(
         redirect_slashes=False,  # its redirects would be built from the Host header
@@ -89,12 +97,12 @@ def create_app(
         redoc_url=None,
         routes=_routes(settings, clock, services, protection, readiness, simulated),
         quiet_paths=QUIET_PATHS,
-        lifespan=_lifespan(services, readiness, simulated, http),
+        lifespan=_lifespan(services, readiness, simulated, http, stores),
         # Spans and error records would hold paths and messages, and with them numbers and call tokens.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.install(app)
-    app.state.service, app.state.timekeeper, app.state.jobs = services.otp, services.timekeeper, services.jobs
+    app.state.service, app.state.timekeeper, app.state.jobs = services.otp, services.timekeeper, stores.jobs
     app.state.readiness = readiness
     app.state.carriers = {name: one.carrier for name, one in simulated.items()}
     app.state.carrier = next(iter(app.state.carriers.values()), None)
@@ -154,13 +162,18 @@ def _routes(
 
 
 def _lifespan(
-    services: Services, readiness: Readiness, simulated: Mapping[str, SimulatedCarrier], http: httpx.AsyncClient
+    services: Services,
+    readiness: Readiness,
+    simulated: Mapping[str, SimulatedCarrier],
+    http: httpx.AsyncClient,
+    stores: Stores,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        work = [
+        await stores.open()
+        tasks = [
             asyncio.create_task(services.timekeeper.keep_time(), name="timekeeper"),
-            asyncio.create_task(services.jobs.work(), name="jobs"),
+            asyncio.create_task(stores.keep(), name="stores"),
         ]
         # What was made at start stays for good: keep the garbage collector from looking at it over and over.
         gc.collect()
@@ -169,23 +182,32 @@ def _lifespan(
         readiness.is_ready = True
         yield
         readiness.is_ready = False
-        for task in work:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
-        await services.jobs.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await services.placer.close()
         for one in simulated.values():
             await one.carrier.close()
         await http.aclose()
+        await stores.close()
 
     return lifespan
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which tells the app at once when it is asked to stop, and cuts slow senders."""
+    """uvicorn, which cuts slow senders, and stops without losing a request.
+
+    A stop by a signal: not ready any more, and still serving for `stop_delay_seconds`; then the port is given up,
+    and what comes on open connections is answered until they have ended. Ctrl+C leaves out the waiting, and a
+    second signal everything.
+    """
 
     def __init__(
-        self, app: FastAPI, limits: ReceiveLimits | None = None, drain_seconds: int = DRAIN_SECONDS
+        self,
+        app: FastAPI,
+        limits: ReceiveLimits | None = None,
+        drain_seconds: int = DRAIN_SECONDS,
+        stop_delay_seconds: float = 0,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -201,12 +223,18 @@ class Server(uvicorn.Server):
         self._app = app
         self.connections = LimitedConnections(limits or ReceiveLimits())
         self.server_state = self.connections
+        self._stop_delay_seconds = stop_delay_seconds
+        self._delay_seconds = 0.0
+        self._is_patient = False
+        self._has_heard_signal = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._sweeper = asyncio.create_task(self.connections.keep_sweeping(), name="sweeper")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.sleep(self._delay_seconds)
+        self.connections.drain(closes_idle=not self._is_patient)
         await super().shutdown(sockets)  # with sweeps: a slow sender must not hold the stop up
         self._sweeper.cancel()
 
@@ -217,30 +245,111 @@ class Server(uvicorn.Server):
             self._app.state.carrier.phones.close()
         self.should_exit = True
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
+    def stop_patiently(self) -> None:
+        """The same, while others still send: they are to find out, and to lose no request by it."""
+        self._is_patient = True
+        self._delay_seconds = self._stop_delay_seconds
         self.stop()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._has_heard_signal:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self._has_heard_signal = True
+        if sig == signal.SIGINT:
+            self.stop()
+        elif not self.should_exit:
+            self.stop_patiently()
 
-def main() -> int:
+
+class Worker(Server):
+    """One of several on a port: says when it serves, and stops when the parent says so, or is gone."""
+
+    def __init__(self, app: FastAPI, parent: ParentLine, stop_delay_seconds: float = 0) -> None:
+        super().__init__(app, stop_delay_seconds=stop_delay_seconds)
+        self._parent = parent
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._obeying = asyncio.create_task(self._obey(), name="orders")
+
+    async def _obey(self) -> None:
+        order = await self._parent.serve_until_ordered()
+        if order is Order.RETIRE:
+            # Others serve on the port: the service stays ready, and nobody has to find out.
+            self._is_patient = self.should_exit = True
+        elif not self.should_exit:
+            self.stop_patiently()
+
+
+def main(arguments: Sequence[str] = ()) -> int:
     """Serve until a signal comes. Bad settings end the start with one line each."""
     raise_descriptor_limit()
     try:
-        settings = load_settings()
-        listener = _listen(settings)
-        settings = settings.model_copy(update={"http_port": listener.getsockname()[1]})
-        set_up_logging(settings.log_format)
-        if settings.needs_tunnel:
-            settings = settings.model_copy(update={"public_url": _open_tunnel(settings)})
-        app = create_app(settings)
+        return _work() if WORKER_FLAG in arguments else _serve()
     except BadSettings as error:
         for problem in error.problems:
             print(f"voice-otp: {problem}", file=sys.stderr)
         return 2
+
+
+def _serve() -> int:
+    settings = load_settings()
+    listener = _listen(settings)
+    settings = settings.model_copy(update={"http_port": listener.getsockname()[1]})
+    set_up_logging(settings.log_format, shows_process=settings.workers > 1)
+    if settings.needs_tunnel:
+        settings = settings.model_copy(update={"public_url": _open_tunnel(settings)})
+    app = create_app(settings)  # also where workers make their own: what is wrong is said once, before they start
+    if settings.redis_address:
+        _check_redis(settings)
     print(banner(settings), file=sys.stderr, flush=True)
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly stop
-        Server(app).run(sockets=[listener])
+    if settings.workers > 1:
+        return supervise([sys.executable, __file__], listener, settings)
+    server = Server(app, stop_delay_seconds=settings.stop_delay_seconds)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, server.handle_exit)  # there is no other process that could take over
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
     return 0
+
+
+def supervise(command: Sequence[str], listener: socket.socket, settings: Settings) -> int:
+    """Serve with several processes. They read the settings anew, except those of the port and the store."""
+    shared = {
+        "http_host": settings.http_host,
+        "http_port": settings.http_port,
+        "public_url": settings.public_url,
+        "redis_url": settings.redis_url.get_secret_value(),
+    }
+    return asyncio.run(Supervisor(command, listener, settings.workers, shared).run())
+
+
+def _work() -> int:
+    parent = ParentLine()
+    settings = load_settings(**parent.settings)
+    set_up_logging(settings.log_format, shows_process=True)
+    serve_as_worker(create_app(settings), parent, settings.stop_delay_seconds)
+    return 0
+
+
+def serve_as_worker(app: FastAPI, parent: ParentLine, stop_delay_seconds: float) -> None:
+    Worker(app, parent, stop_delay_seconds).run(sockets=[parent.listener])
+
+
+def _check_redis(settings: Settings) -> None:
+    """Look at Redis before anything is served. Raises: BadSettings."""
+    clock, address, url = Clock(), settings.redis_address, settings.redis_url.get_secret_value()
+    try:
+        findings = asyncio.run(redis_checks.look_patiently(lambda: Redis(url, clock), clock))
+    except StoreUnavailable:
+        problem = f"REDIS_URL: no Redis at {address} that answers, and takes the password if one is needed"
+        raise BadSettings([problem]) from None
+    refused = [finding for finding in findings if finding.severity is Severity.REFUSE]
+    if refused:
+        raise BadSettings([f"REDIS_URL: the Redis at {address} cannot be used: {one.text}" for one in refused])
+    for finding in findings:
+        redis_checks.report(finding)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -285,4 +394,4 @@ def _open_tunnel(settings: Settings) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

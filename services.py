@@ -1,6 +1,5 @@
 """The parts of the service, put together."""
 
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,17 +13,17 @@ from carrier_line import CarrierLine, LineLimits
 from clock import Clock
 from conversation import Conversation
 from dialer import Dialer
-from jobs import Dial, Jobs, MemoryJobs, Redial, dial_lane
-from number_page import StoreRules
+from jobs import Dial, Redial, dial_lane
 from otp_service import OtpService
-from otp_store import MemoryOtpStore, OtpStore
+from otp_store import OtpStore
 from protection import Protection
 from redial import RedialPolicy, Redials
 from redialer import Redialer
 from sealing import Sealer
-from settings import ResendCode, Settings
+from settings import Settings
 from sms_provider import SmsProvider
 from speech import Speech, open_speech
+from stores import Stores
 from text_messages import TextMessages
 from timekeeper import Timekeeper
 from voice_provider import Providers, VoiceProvider
@@ -39,34 +38,21 @@ class Services(NamedTuple):
     router: CallRouter
     placer: CallPlacer
     timekeeper: Timekeeper
-    jobs: Jobs
     speech: Speech
 
 
 def open_services(
     settings: Settings,
-    clock: Clock,
     clients: Sequence[VoiceProvider],
     texters: Mapping[str, SmsProvider],
     protection: Protection,
-    jobs: Jobs | None = None,
-    store: OtpStore | None = None,
+    stores: Stores,
 ) -> Services:
-    """All parts, with what they share with other processes in `jobs` and `store`; by default nothing."""
-    otp_secrets = settings.otp_secrets or (secrets.token_urlsafe(32),)
-    sealer = Sealer(otp_secrets)
-    rules = StoreRules(
-        max_attempts=settings.max_attempts,
-        max_failures_per_number=settings.max_failures_per_number,
-        replace_code_on_resend=settings.resend_code is ResendCode.NEW,
-        retention_seconds=settings.status_retention_seconds,
-        capacity=settings.store_capacity,
-    )
-    store = store or MemoryOtpStore(sealer, clock, rules)
-    jobs = jobs or MemoryJobs(clock)
+    clock, store, jobs = stores.clock, stores.otp, stores.jobs
+    sealer = Sealer(settings.otp_secrets)
     url = settings.base_url
     links = CallLinks(sealer, url, settings.fallback_public_url or url)
-    speech = open_speech(settings, otp_secrets, clock, clients)
+    speech = open_speech(settings, settings.otp_secrets, clock, clients)
     languages, writer = speech.languages, speech.writer
     policy = CallPolicy(
         ring_timeout_seconds=settings.ring_timeout_seconds,
@@ -90,7 +76,7 @@ def open_services(
     jobs.on(Dial, placer.dial_queued, [dial_lane(name) for name in router.names])
     jobs.on(Redial, redialer.redial, [Redial.name])
     timekeeper = Timekeeper(router, store, events, protection, clock)
-    return Services(service, flow, texts, router, placer, timekeeper, jobs, speech)
+    return Services(service, flow, texts, router, placer, timekeeper, speech)
 
 
 def _redial_policy(settings: Settings) -> RedialPolicy:

@@ -137,7 +137,9 @@ class Settings(CarrierSettings):
     wrong_codes_per_day: int = Field(50_000, ge=0)
     status_reads_per_minute: int = Field(60, ge=0)
 
-    workers: int = Field(1, ge=1)
+    redis_url: SecretStr = SecretStr("")
+    workers: int = Field(1, ge=1, le=64)
+    stop_delay_seconds: int = Field(0, ge=0, le=120)
     otp_secret: SecretStr = SecretStr("")
     app_name: str = "your app"
     prompts_file: str = ""
@@ -190,6 +192,12 @@ class Settings(CarrierSettings):
         if parts.query or parts.fragment or parts.username is not None:
             raise ValueError("must have no query, fragment or user name")
         return value.rstrip("/")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        setting_values.redis_url(value.get_secret_value())
+        return value
 
     @field_validator("app_name")
     @classmethod
@@ -246,6 +254,11 @@ class Settings(CarrierSettings):
         """The secret for new seals first, then one that is being rotated out; empty when none is set."""
         given = self.otp_secret.get_secret_value()
         return tuple(part.strip() for part in given.split(",")) if given else ()
+
+    @property
+    def redis_address(self) -> str:
+        """Host and port of REDIS_URL, without its password; empty when none is set."""
+        return setting_values.redis_url(self.redis_url.get_secret_value())
 
     @property
     def is_open(self) -> bool:
@@ -313,8 +326,7 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append("PUBLIC_URL is not set: with ENVIRONMENT=production no tunnel is opened")
     if settings.client_prompts and not settings.prompts_file:
         problems.append("CLIENT_PROMPTS is set, but PROMPTS_FILE is not: its sets are in that file")
-    if settings.workers > 1:
-        problems.append("WORKERS is more than 1: the store in memory serves one process")
+    problems += _worker_problems(settings)
     if any(len(secret) < 32 for secret in settings.otp_secrets):
         problems.append("OTP_SECRET is too short: use at least 32 characters, e.g. of `openssl rand -hex 32`")
     if len(settings.otp_secrets) > 2:
@@ -356,6 +368,24 @@ def _unsigned_voipbin(settings: Settings) -> list[str]:
             "VOIPBIN_WEBHOOK_SECRET is not set: WEBHOOK_SIGNATURES=required refuses all of voipbin's callbacks"
         ]
     return []
+
+
+def _worker_problems(settings: Settings) -> list[str]:
+    """Processes and machines that would not know of each other's codes."""
+    problems = []
+    if settings.workers > 1 and settings.uses_simulator:
+        problems.append(
+            "WORKERS is more than 1, but the simulated network lives in one process: "
+            "set WORKERS=1, or the settings of a carrier"
+        )
+    elif settings.workers > 1 and not settings.redis_address:
+        problems.append("WORKERS is more than 1, but REDIS_URL is not set: the store in memory serves one process")
+    if settings.redis_address and not settings.otp_secrets:
+        problems.append(
+            "OTP_SECRET is not set: with REDIS_URL all processes and machines need the same one, "
+            "e.g. of `openssl rand -hex 32`"
+        )
+    return problems
 
 
 def _redial_problems(settings: Settings) -> list[str]:

@@ -24,6 +24,7 @@ from http_client import open_http_client
 from log_format import JsonFormatter
 from server import Server, create_app
 from settings import Settings, load_settings
+from stores import open_stores
 from tests.hearing import TEXTS, heard
 from tests.redis_servers import _session_redis as _session_redis
 from tests.redis_servers import redis_server as redis_server
@@ -284,15 +285,16 @@ class AnnouncedServer(Server, PromptUvicorn):
 async def run_service(
     clock: Clock | None = None, http: httpx.AsyncClient | None = None, **settings: Any
 ) -> AsyncIterator[RunningService]:
-    """`jobs` and `store` among the settings are what is shared with other services."""
-    shared = {name: settings.pop(name, None) for name in ("jobs", "store")}
+    """`jobs` and `otp` among the settings are what is shared with other services."""
+    shared = {name: settings.pop(name) for name in ("jobs", "otp") if name in settings}
     # With its protocol named, asyncio sends small answers at once: without, each one waits 40 ms (Nagle).
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", settings.get("http_port", 0)))
     port = listener.getsockname()[1]
     given = load_settings(**{"simulator_speed": float("inf"), "http_port": port, **NO_LIMITS, **settings})
-    app = create_app(given, clock, http, **shared)
+    stores = dataclasses.replace(open_stores(given, clock or Clock()), **shared) if shared else None
+    app = create_app(given, clock, http, stores)
     server = AnnouncedServer(app)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await server.has_started.wait()

@@ -18,9 +18,9 @@ from access import (
 )
 from guard_store import MemoryGuardStore
 from otp_store import StoreUnavailable
-from protection import open_protection
+from protection import Protection, open_protection
 from settings import load_settings
-from tests.conftest import FakeTime, keep_secret
+from tests.conftest import OTP_SECRET, FakeTime, keep_secret
 
 KEY = keep_secret("shop-key-CANARY-0123456789abcdef")
 NEW_KEY = keep_secret("shop-new-key-CANARY-0123456789abcdef")
@@ -119,6 +119,11 @@ async def test_ten_wrong_keys_lock_an_address_for_ten_minutes(access: Access, fa
     assert (await access.admit(bearer(KEY))).client == "shop"
 
 
+def protection_of(time: FakeTime, **settings: str) -> Protection:
+    given = load_settings(otp_secret=OTP_SECRET, **settings)
+    return open_protection(given, MemoryGuardStore(time.clock, 1000), time.clock)
+
+
 async def test_requests_without_a_key_lock_nobody_out(access: Access) -> None:
     for _ in range(20):
         assert isinstance(await refused(access, scope()), KeyMissing)
@@ -126,7 +131,7 @@ async def test_requests_without_a_key_lock_nobody_out(access: Access) -> None:
 
 
 async def test_a_right_key_of_an_operator_is_never_locked_out(fake_time: FakeTime) -> None:
-    operators = open_protection(load_settings(operator_keys=KEY), fake_time.clock).operators
+    operators = protection_of(fake_time, operator_keys=KEY).operators
     for number in range(20):
         await refused(operators, bearer(f"wrong-{number}"))
     await operators.admit(bearer(KEY))
@@ -222,7 +227,7 @@ async def test_a_flood_of_addresses_with_wrong_keys_does_not_touch_clients(fake_
 
 
 async def test_refused_keys_take_no_room_from_what_sends_count(fake_time: FakeTime) -> None:
-    protection = open_protection(load_settings(api_keys=KEY), fake_time.clock)
+    protection = protection_of(fake_time, api_keys=KEY)
     await refused(protection.clients, bearer("wrong" * 8))
     assert not vars(protection.store)["_logs"]
     fake_time.advance(3600)

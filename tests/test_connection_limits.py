@@ -614,3 +614,87 @@ def test_a_system_that_refuses_more_descriptors_is_no_problem(monkeypatch: pytes
 def test_without_the_resource_module_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "resource", None)
     raise_descriptor_limit()
+
+
+# The end of the service
+
+
+class StreamingApp(GatedApp):
+    """An app whose response has begun before the gate opens."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"o", "more_body": True})
+        self.asked.set()
+        await self.gate.wait()
+        await send({"type": "http.response.body", "body": b"k"})
+
+
+def drain(world: World, *, closes_idle: bool = False) -> None:
+    connections = world.service.server.connections
+    connections.drain(closes_idle=closes_idle)
+    for connection in list(connections.connections):
+        connection.shutdown()
+
+
+CLOSES = b"\r\nconnection: close\r\n"
+
+
+async def test_a_request_that_comes_as_the_service_stops_is_answered_as_the_last_one(world: World) -> None:
+    sender, half = await world.connect(), await world.connect()
+    await sender.send(GET)
+    assert CLOSES not in await sender.answer()
+    await half.send(HALF_HEAD)
+    drain(world)
+    await sender.send(GET)
+    await half.send(GET.removeprefix(HALF_HEAD))
+    for one in (sender, half):
+        answer = await one.answer()
+        assert answer.startswith(OK)
+        assert CLOSES in answer
+        assert await one.rest() == b""
+
+
+async def test_a_request_under_way_is_answered_as_the_last_one(world: World) -> None:
+    app = GatedApp()
+    world.serve(app)
+    sender = await world.connect()
+    await sender.send(GET)
+    await app.asked.wait()
+    drain(world)
+    app.gate.set()
+    assert CLOSES in await sender.answer()
+    assert await sender.rest() == b""
+
+
+async def test_after_a_response_that_said_nothing_of_the_end_comes_one_that_does(world: World) -> None:
+    app = StreamingApp()
+    world.serve(app)
+    sender = await world.connect()
+    await sender.send(GET)
+    await app.asked.wait()
+    drain(world)
+    app.gate.set()
+    assert CLOSES not in await sender.answer()
+    await sender.send(GET)
+    assert CLOSES in await sender.answer()
+
+
+async def test_connections_that_ask_for_nothing_have_the_time_of_idle_ones(world: World) -> None:
+    early, idle = await world.connect(), await world.connect()
+    await idle.send(GET)
+    await idle.answer()
+    drain(world)
+    late = await world.connect()
+    for sender in (early, idle, late):
+        assert sender.connection.timeout_keep_alive_task is not None
+        sender.connection.timeout_keep_alive_handler()
+        assert await sender.rest() == b""
+
+
+async def test_who_is_in_a_hurry_closes_idle_connections_at_once(world: World) -> None:
+    silent, idle = await world.connect(), await world.connect()
+    await idle.send(GET)
+    await idle.answer()
+    drain(world, closes_idle=True)
+    assert await silent.rest() == await idle.rest() == b""

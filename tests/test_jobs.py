@@ -12,7 +12,8 @@ import httpx
 import msgspec
 import pytest
 
-from carrier_line import FAILURES_TO_OPEN, PACE_SECONDS
+from carrier_line import PACE_SECONDS
+from carrier_trouble import FAILURES_TO_OPEN
 from clock import Clock
 from jobs import Dial, Job, Jobs, MemoryJobs, Redial, dial_lane
 from number_page import StoreRules
@@ -22,13 +23,13 @@ from sealing import Sealer
 from tests.conftest import OTP_SECRET, FakeTime, RunningService, keep_secret, leaks_in
 from tests.function_carriers import SLOW, FunctionCarrier, FunctionCarriers, call_id, run_carriers
 from tests.small_redis import RedisServer
-from verification import draw_verification_id
 from voice_provider import CallState, ProviderUnavailable
 
 PATIENCE_SECONDS = 60.0
 CODE = keep_secret("CANARY640")
 PHONE, OTHER_PHONE = "+14155550142", "+14155550143"
 LANE = dial_lane("vobiz")
+SEALER = Sealer((OTP_SECRET,))
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +114,12 @@ class Done:
 
 
 def dial(number: int = 1) -> Dial:
-    return Dial(draw_verification_id(), number, ("vobiz", "plivo"), 12.5, 12.25)
+    return Dial(SEALER.draw_id(PHONE), number, ("vobiz", "plivo"), 12.5, 12.25)
 
 
 async def test_a_job_is_done_as_it_was_planned(jobs: Jobs) -> None:
     done = Done(jobs)
-    planned: list[Job] = [dial(), Redial(draw_verification_id(), 3)]
+    planned: list[Job] = [dial(), Redial(SEALER.draw_id(PHONE), 3)]
     async with working(jobs):
         for job in planned:
             await jobs.plan(job)
@@ -128,7 +129,7 @@ async def test_a_job_is_done_as_it_was_planned(jobs: Jobs) -> None:
 
 async def test_a_job_for_later_is_done_later(jobs: Jobs) -> None:
     done = Done(jobs)
-    later, sooner = Redial(draw_verification_id(), 1), Redial(draw_verification_id(), 2)
+    later, sooner = Redial(SEALER.draw_id(PHONE), 1), Redial(SEALER.draw_id(PHONE), 2)
     async with working(jobs):
         await jobs.plan(later, 1)
         await jobs.plan(sooner)
@@ -284,7 +285,7 @@ async def test_a_job_for_which_the_store_could_not_answer_is_done_again(redis: R
     async with redis_jobs(redis) as jobs:
         jobs.on(Redial, do, [Redial.name])
         async with working(jobs):
-            await jobs.plan(Redial(draw_verification_id(), 1))
+            await jobs.plan(Redial(SEALER.draw_id(PHONE), 1))
             await until(lambda: len(tried) == 2 and not left_in(redis))
 
 
@@ -303,7 +304,7 @@ async def test_a_call_that_waits_at_a_worker_that_stops_is_placed_once_by_anothe
     redis: RedisServer, fake_time: FakeTime
 ) -> None:
     carriers, others = FunctionCarriers(), FunctionCarriers()
-    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     both: dict[str, Any] = {"store": store, **SETTINGS}
     async with run_carriers(
         carriers, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url, PATIENCE_SECONDS), **both
@@ -331,9 +332,9 @@ async def test_a_call_that_waits_at_a_worker_that_stops_is_placed_once_by_anothe
 
 async def test_work_that_is_done_twice_is_one_call(redis: RedisServer, fake_time: FakeTime) -> None:
     carriers = FunctionCarriers()
-    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     async with run_carriers(
-        carriers, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url, PATIENCE_SECONDS), store=store, **SETTINGS
+        carriers, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url, PATIENCE_SECONDS), otp=store, **SETTINGS
     ) as service:
         await service.send(OTHER_PHONE)
         queued = (await service.send(PHONE, code=CODE)).json()
@@ -394,7 +395,7 @@ async def test_two_workers_with_one_call_place_it_once_also_through_two_carriers
     """As after a worker that was taken for dead, and was only slow; the other one finds the carrier down."""
     firsts, others = FunctionCarriers(), FunctionCarriers()
     jobs = NotedJobs(fake_time.clock)
-    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     both: dict[str, Any] = {"store": store, "plivo_calls_per_second": 1, **SETTINGS}
     async with (
         run_carriers(firsts, "vobiz,plivo", fake_time.clock, jobs=jobs, **both) as first,
@@ -424,7 +425,7 @@ async def test_a_call_that_is_being_placed_is_not_placed_through_another_carrier
 ) -> None:
     firsts, others = FunctionCarriers(), FunctionCarriers()
     jobs = NotedJobs(fake_time.clock)
-    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     both: dict[str, Any] = {"store": store, "plivo_calls_per_second": 1, **SETTINGS}
     async with (
         run_carriers(firsts, "vobiz,plivo", fake_time.clock, jobs=jobs, **both) as first,
@@ -480,7 +481,7 @@ async def end_call(service: RunningService, carrier: FunctionCarrier) -> None:
 async def test_a_redial_that_two_workers_try_is_one_call_and_counted_once(fake_time: FakeTime) -> None:
     firsts, others = FunctionCarriers(), FunctionCarriers()
     first_jobs, other_jobs = NotedJobs(fake_time.clock), NotedJobs(fake_time.clock)
-    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     both = {"store": store, "redial_on": "busy", "client_sends_per_hour": 5, "otp_secret": OTP_SECRET}
     async with (
         run_carriers(firsts, "vobiz", fake_time.clock, jobs=first_jobs, **both) as first,
@@ -504,7 +505,7 @@ async def test_a_redial_is_done_by_any_worker(redis: RedisServer, fake_time: Fak
             await super().plan(job)
 
     firsts, others = FunctionCarriers(), FunctionCarriers()
-    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     both: dict[str, Any] = {"store": store, "redial_on": "busy", "otp_secret": OTP_SECRET}
     async with (
         run_carriers(
@@ -529,7 +530,7 @@ async def test_a_stop_waits_for_calls_that_are_being_placed(fake_time: FakeTime)
 
     carriers, jobs = SlowCarriers(), NotedJobs(fake_time.clock)
     carriers.is_answering = lambda: jobs.is_closed
-    store = MemoryOtpStore(Sealer((OTP_SECRET,)), fake_time.clock, StoreRules())
+    store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
     both: dict[str, Any] = {"store": store, "jobs": jobs, **SETTINGS}
     async with run_carriers(carriers, "vobiz", fake_time.clock, **both) as service:
         await service.send(OTHER_PHONE)

@@ -14,12 +14,14 @@ KEY = keep_secret("api-key-CANARY-0123456789abcdef")
 GUARDED = {"api_keys": KEY, "allowed_regions": "US"}
 VOBIZ = {**GUARDED, "vobiz_auth_id": "MA_TEST", "vobiz_auth_token": VOBIZ_TOKEN, "from_number": "+1 202 555 0100"}
 URL = "https://otp.example.com"
+PASSWORD = keep_secret("redis-password-CANARY")
 
 
 def problems_of(**given: Any) -> list[str]:
     with pytest.raises(BadSettings) as bad:
         load_settings(**given)
-    assert all(VOBIZ_TOKEN not in problem and "\n" not in problem for problem in bad.value.problems)
+    for problem in bad.value.problems:
+        assert not any(hidden in problem for hidden in (VOBIZ_TOKEN, PASSWORD, "\n"))
     return bad.value.problems
 
 
@@ -156,7 +158,21 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
         ({**VOBIZ, "public_url": URL, "api_keys": ","}, "API_KEYS holds no key"),
         ({"operator_keys": " , "}, "OPERATOR_KEYS holds no key"),
         ({"blocked": "region:UK"}, "BLOCKED must be all, client:"),
-        ({"workers": 2}, "WORKERS is more than 1"),
+        ({"workers": 2}, "WORKERS is more than 1, but the simulated network lives in one process"),
+        ({**VOBIZ, "public_url": URL, "workers": 2}, "WORKERS is more than 1, but REDIS_URL is not set"),
+        ({"workers": 65}, "WORKERS: "),
+        ({"redis_url": "redis://127.0.0.1"}, "OTP_SECRET is not set: with REDIS_URL"),
+        (
+            {"redis_url": "redis://127.0.0.1", "otp_secret": OTP_SECRET, "workers": 2},
+            "WORKERS is more than 1, but the simulated network",
+        ),
+        ({"redis_url": f"redi://:{PASSWORD}@127.0.0.1"}, "REDIS_URL is not a Redis URL"),
+        ({"redis_url": f"redis://:{PASSWORD}@127.0.0.1:99999"}, "REDIS_URL is not a Redis URL"),
+        ({"redis_url": f"redis://:{PASSWORD}@[::1"}, "REDIS_URL is not a Redis URL"),
+        ({"redis_url": f"redis://:{PASSWORD}@"}, "REDIS_URL is not a Redis URL"),
+        ({"redis_url": f"redis://:{PASSWORD}@127.0.0.1/0?ssl=1"}, "REDIS_URL is not a Redis URL"),
+        ({"redis_url": f"redis://:a/{PASSWORD}@127.0.0.1"}, "REDIS_URL is not a Redis URL"),
+        ({"stop_delay_seconds": 121}, "STOP_DELAY_SECONDS: "),
     ],
 )
 def test_each_wrong_value_is_one_line_that_names_it(given: dict[str, Any], start: str) -> None:
@@ -188,6 +204,21 @@ def test_loopback_is_fine_where_the_carrier_is_on_loopback_too() -> None:
 def test_two_secrets_while_one_is_replaced() -> None:
     assert load_settings(otp_secret=f"{OTP_SECRET}, {OTP_SECRET}x").otp_secrets == (OTP_SECRET, OTP_SECRET + "x")
     assert load_settings().otp_secrets == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://10.0.0.5", "10.0.0.5:6379"),
+        (f"rediss://otp:{PASSWORD}@cache_1.example.com:6380/2", "cache_1.example.com:6380"),
+        (f"redis://:{PASSWORD}@[::1]:7000/", "[::1]:7000"),
+        ("", ""),
+    ],
+)
+def test_the_address_of_redis_is_shown_without_its_password(url: str, address: str) -> None:
+    settings = load_settings(redis_url=url, otp_secret=OTP_SECRET)
+    assert settings.redis_address == address
+    assert PASSWORD not in repr(settings) + settings.model_dump_json()
 
 
 def test_settings_are_frozen_and_do_not_show_secrets() -> None:
