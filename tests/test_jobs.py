@@ -305,7 +305,7 @@ async def test_a_call_that_waits_at_a_worker_that_stops_is_placed_once_by_anothe
 ) -> None:
     carriers, others = FunctionCarriers(), FunctionCarriers()
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
-    both: dict[str, Any] = {"store": store, **SETTINGS}
+    both: dict[str, Any] = {"otp": store, **SETTINGS}
     async with run_carriers(
         carriers, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url, PATIENCE_SECONDS), **both
     ) as first:
@@ -396,7 +396,7 @@ async def test_two_workers_with_one_call_place_it_once_also_through_two_carriers
     firsts, others = FunctionCarriers(), FunctionCarriers()
     jobs = NotedJobs(fake_time.clock)
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
-    both: dict[str, Any] = {"store": store, "plivo_calls_per_second": 1, **SETTINGS}
+    both: dict[str, Any] = {"otp": store, "plivo_calls_per_second": 1, **SETTINGS}
     async with (
         run_carriers(firsts, "vobiz,plivo", fake_time.clock, jobs=jobs, **both) as first,
         run_carriers(others, "vobiz,plivo", fake_time.clock, **both) as other,
@@ -426,7 +426,7 @@ async def test_a_call_that_is_being_placed_is_not_placed_through_another_carrier
     firsts, others = FunctionCarriers(), FunctionCarriers()
     jobs = NotedJobs(fake_time.clock)
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
-    both: dict[str, Any] = {"store": store, "plivo_calls_per_second": 1, **SETTINGS}
+    both: dict[str, Any] = {"otp": store, "plivo_calls_per_second": 1, **SETTINGS}
     async with (
         run_carriers(firsts, "vobiz,plivo", fake_time.clock, jobs=jobs, **both) as first,
         run_carriers(others, "vobiz,plivo", fake_time.clock, **both) as other,
@@ -482,7 +482,7 @@ async def test_a_redial_that_two_workers_try_is_one_call_and_counted_once(fake_t
     firsts, others = FunctionCarriers(), FunctionCarriers()
     first_jobs, other_jobs = NotedJobs(fake_time.clock), NotedJobs(fake_time.clock)
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
-    both = {"store": store, "redial_on": "busy", "client_sends_per_hour": 5, "otp_secret": OTP_SECRET}
+    both = {"otp": store, "redial_on": "busy", "client_sends_per_hour": 5, "otp_secret": OTP_SECRET}
     async with (
         run_carriers(firsts, "vobiz", fake_time.clock, jobs=first_jobs, **both) as first,
         run_carriers(others, "vobiz", fake_time.clock, jobs=other_jobs, **both) as other,
@@ -506,7 +506,7 @@ async def test_a_redial_is_done_by_any_worker(redis: RedisServer, fake_time: Fak
 
     firsts, others = FunctionCarriers(), FunctionCarriers()
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
-    both: dict[str, Any] = {"store": store, "redial_on": "busy", "otp_secret": OTP_SECRET}
+    both: dict[str, Any] = {"otp": store, "redial_on": "busy", "otp_secret": OTP_SECRET}
     async with (
         run_carriers(
             firsts, "vobiz", fake_time.clock, jobs=SoonJobs(redis.url, PATIENCE_SECONDS), **both
@@ -531,7 +531,7 @@ async def test_a_stop_waits_for_calls_that_are_being_placed(fake_time: FakeTime)
     carriers, jobs = SlowCarriers(), NotedJobs(fake_time.clock)
     carriers.is_answering = lambda: jobs.is_closed
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
-    both: dict[str, Any] = {"store": store, "jobs": jobs, **SETTINGS}
+    both: dict[str, Any] = {"otp": store, "jobs": jobs, **SETTINGS}
     async with run_carriers(carriers, "vobiz", fake_time.clock, **both) as service:
         await service.send(OTHER_PHONE)
         queued = (await service.send(PHONE, code=CODE)).json()
