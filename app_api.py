@@ -45,7 +45,11 @@ def routes(service: OtpService, protection: Protection, rules: OrderRules, setti
     """The backend's routes, in the order in which it needs them: a reader of /docs sees them so."""
 
     async def verify_otp(request: LeanRequest, body: VerifyOtp) -> Reply:
-        """Check what the user typed. Each check of a live code uses up one attempt."""
+        """Check what the user typed. Each check of a live code uses up one attempt.
+
+        With an `Idempotency-Key` header the last check sent again has the same outcome, and uses up none: send it
+        again after a 503 or a lost answer, which leave open whether the code was checked.
+        """
         _note_key(request, body.key)
         if settings.require_verification_id and body.verification_id is None:
             message = "is required: codes are checked by the id that /send-otp gave"
@@ -55,7 +59,7 @@ def routes(service: OtpService, protection: Protection, rules: OrderRules, setti
                 f"verification_id {message}",
                 errors=[FieldError("verification_id", message)],
             )
-        checked = await service.verify(request.caller, body.key, body.otp)
+        checked = await service.verify(request.caller, body.key, body.otp, _idempotency_key(request) or "")
         _note_outcome(request, checked)
         return _verify_reply(checked)
 
@@ -169,7 +173,15 @@ def routes(service: OtpService, protection: Protection, rules: OrderRules, setti
             examples=[stopped],
             openapi_extra={"parameters": [_IDEMPOTENCY_KEY]},
         ),
-        route("/verify-otp", verify_otp, "POST", checked, 400, 409, 413, 415, 422, 429, 503, examples=[locked]),
+        route(
+            "/verify-otp",
+            verify_otp,
+            "POST",
+            checked,
+            *(400, 409, 413, 415, 422, 429, 503),
+            examples=[locked],
+            openapi_extra={"parameters": [_IDEMPOTENCY_KEY]},
+        ),
         route("/otp-status/{phone}", otp_status, "GET", known, 404, 422, 429, 503),
         route(
             "/send-alert",

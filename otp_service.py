@@ -78,12 +78,14 @@ class OtpService:
         """Whether a code can be sent to this number as a text message."""
         return self._texts.can_reach(phone)
 
-    async def verify(self, caller: Caller, key: str, candidate: str) -> Checked:
-        """Check a code, which uses up one attempt. Raises: LimitReached, NumberLocked, StoreUnavailable."""
+    async def verify(self, caller: Caller, key: str, candidate: str, attempt: str = "") -> Checked:
+        """Check a code, which uses up one attempt, unless it is the last one made again, by its name.
+
+        Raises: LimitReached, NumberLocked, StoreUnavailable."""
         reservation = await self._protection.budgets.reserve_wrong_code(*caller)
         outcome = None
         try:
-            checked = await self._store.check(caller.client, key, candidate)
+            checked = await self._store.check(caller.client, key, candidate, attempt)
             outcome = checked.outcome
         finally:
             if outcome is not Outcome.INCORRECT:

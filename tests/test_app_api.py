@@ -616,3 +616,22 @@ async def test_an_unexpected_error_is_logged_without_its_message(
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert "610389" not in answer.text + caplog.text
     assert "unexpected RuntimeError" in caplog.text
+
+
+async def test_a_check_with_a_key_is_the_same_check_when_it_comes_again(service: RunningService) -> None:
+    await service.send(PHONE, code="610389")
+
+    async def verify(otp: str, key: str) -> tuple[int, Any]:
+        body, headers = {"phone": PHONE, "otp": otp}, {"Idempotency-Key": key}
+        answer = await service.client.post("/verify-otp", json=body, headers=headers)
+        return answer.status_code, answer.json()
+
+    for _ in range(3):
+        assert await verify("999999", "one") == (400, {"valid": False, "reason": "incorrect", "attempts_left": 4})
+    for _ in range(3):
+        status, answer = await verify("610389", "two")
+        assert (status, answer["valid"]) == (200, True)
+    status, answer = await verify("610389", "three")
+    assert (status, answer["reason"]) == (400, "expired_or_not_found")
+    status, answer = await verify("610389", "two words")
+    assert (status, answer["code"]) == (400, "invalid_request")
