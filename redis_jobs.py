@@ -91,6 +91,16 @@ class _Lane(RedisQueue):
             self._outage.end()
             return job
 
+    def deserialize(
+        self, payload: dict[str, Any] | str | bytes | None, status: Status | str | None = None
+    ) -> SaqJob | None:
+        """None also for what cannot be read, which the sweep takes away: it must not stop those behind it."""
+        try:
+            return super().deserialize(payload, status)
+        except (msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
+            log_unexpected(error, "reading of a job")
+            return None
+
     async def beat(self, job: SaqJob) -> None:
         """Tell that the job's worker lives. Never brings back a job that somebody else has finished."""
         job.touched = int(time.time() * 1000)
