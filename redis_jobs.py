@@ -42,7 +42,8 @@ JOBS_AT_ONCE = 2
 BEAT_SECONDS = 2
 DEAD_AFTER_SECONDS = 6
 SWEEP_SECONDS = 2
-STOP_SECONDS = 5.0
+STOP_SECONDS = 2.0
+CANCEL_AGAIN_SECONDS = 0.1
 NEVER_SECONDS = 86_400
 _TROUBLES = (RedisError, OSError, TimeoutError)
 
@@ -80,9 +81,7 @@ class _Lane(RedisQueue):
     async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> SaqJob | None:  # noqa: ASYNC109
         async with self._one_at_a_time:
             try:
-                job_id = await self._waiting_redis.blmove(
-                    self._queued, self._active, WAIT_FOR_JOBS_SECONDS, "LEFT", "RIGHT"
-                )
+                job_id = await self._wait_for_job()
                 job = await self._get_job_by_id(job_id) if job_id is not None else None
             except _TROUBLES as error:
                 self._outage.begin(error)
@@ -90,6 +89,30 @@ class _Lane(RedisQueue):
                 return None
             self._outage.end()
             return job
+
+    async def _wait_for_job(self) -> bytes | None:
+        popping: asyncio.Task[bytes | None] = asyncio.create_task(
+            self._waiting_redis.blmove(self._queued, self._active, WAIT_FOR_JOBS_SECONDS, "LEFT", "RIGHT")
+        )
+        try:
+            await asyncio.wait({popping})
+        except asyncio.CancelledError:
+            while not popping.done():  # before Python 3.12 a cancellation can get lost in asyncio.wait_for
+                popping.cancel()
+                await asyncio.wait({popping}, timeout=CANCEL_AGAIN_SECONDS)
+            await asyncio.gather(popping, return_exceptions=True)
+            raise  # what it may have taken yet is given back by the next sweep
+        return popping.result()
+
+    def deserialize(
+        self, payload: dict[str, Any] | str | bytes | None, status: Status | str | None = None
+    ) -> SaqJob | None:
+        """None also for what cannot be read, which the sweep takes away: it must not stop those behind it."""
+        try:
+            return super().deserialize(payload, status)
+        except (msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
+            log_unexpected(error, "reading of a job")
+            return None
 
     async def beat(self, job: SaqJob) -> None:
         """Tell that the job's worker lives. Never brings back a job that somebody else has finished."""
@@ -266,7 +289,7 @@ class RedisJobs:
             raise  # SAQ gives it back
         except asyncio.CancelledError:
             handling.cancel()
-            await asyncio.wait({handling})
+            await asyncio.gather(handling, return_exceptions=True)
             raise
         except Exception as error:  # done all the same: it would go wrong again
             log_unexpected(error, job.function)

@@ -289,6 +289,20 @@ async def test_a_job_for_which_the_store_could_not_answer_is_done_again(redis: R
             await until(lambda: len(tried) == 2 and not left_in(redis))
 
 
+async def test_a_job_that_cannot_be_read_stops_no_other(redis: RedisServer) -> None:
+    async with redis_jobs(redis) as jobs:
+        done = Done(jobs)
+        await jobs.plan(dial(1))
+        with redis.client() as client:
+            (key,) = client.keys("saq:job:*")
+            client.set(key, b"\xc1")
+        await jobs.plan(dial(2))
+        async with working(jobs):
+            await done.wait_for(1)
+            await until(lambda: not any(b"active" in key for key in left_in(redis)))
+        assert [job.call_number for job in done.jobs] == [2]
+
+
 # The whole service, twice, with one store
 
 
@@ -444,6 +458,7 @@ async def test_a_call_that_is_being_placed_is_not_placed_through_another_carrier
         await waiting
         assert (firsts.placed, others.placed) == (["vobiz", "plivo", "vobiz"], ["plivo"])
         assert (await other.status(PHONE))["provider"] == "vobiz"
+        await fake_time.pass_by(12)  # to the end of its dialling, for which a stop would wait
 
 
 class LateJobs(NotedJobs):
