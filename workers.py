@@ -212,7 +212,7 @@ class Supervisor:
         if worker in self._serving and not self._is_to_stop.is_set():
             self._serving.remove(worker)
             logger.error("worker died", extra=details)
-        elif worker.has_served:
+        elif worker.has_served or self._is_to_stop.is_set():
             logger.info("worker ended", extra=details)
         else:
             logger.error("worker did not come to serve", extra=details)

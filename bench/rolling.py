@@ -22,12 +22,19 @@ from types import MappingProxyType
 
 from bench import load
 from bench.sample_data import phone_number
-from bench.servers import ROOT, WIDE_LIMITS, free_port
+from bench.servers import AUTH_ID, AUTH_TOKEN, FROM_NUMBER, ROOT, WIDE_LIMITS, free_port
 
 WORKERS = 2
 REQUESTS_A_SECOND = 200
 CONNECTIONS = 20
 SECONDS = 20.0
+# Several workers do not start with the simulator. Nobody is called here.
+_NO_CARRIER = {
+    "VOBIZ_API_URL": "http://127.0.0.1:9/api/v1",
+    "VOBIZ_AUTH_ID": AUTH_ID,
+    "VOBIZ_AUTH_TOKEN": AUTH_TOKEN,
+    "FROM_NUMBER": FROM_NUMBER,
+}
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
@@ -141,7 +148,7 @@ async def workers(
     command = ["-m", "bench.memory_workers", str(WORKERS)]
     if "REDIS_URL" in settings:
         command = [str(ROOT / "server.py")]
-        environment |= {"WORKERS": str(WORKERS)}
+        environment |= {"WORKERS": str(WORKERS), **_NO_CARRIER, "PUBLIC_URL": f"http://127.0.0.1:{port}"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=folder
     )
