@@ -77,7 +77,7 @@ async def test_g3_each_configuration_has_its_verdict(
 
 
 async def test_g3_what_is_lost_is_said(tmp_path: Path) -> None:
-    async with redis(tmp_path, "--save", "60 5") as connection:
+    async with redis(tmp_path, "--save", "60", "5") as connection:
         (finding,) = await look(connection, CLOCK)
         assert "all since the last snapshot (save 60 5) is lost" in finding.text
         await connection.call(None, b"CONFIG", b"SET", b"save", b"")
