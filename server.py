@@ -330,12 +330,8 @@ def _work() -> int:
     parent = ParentLine()
     settings = load_settings(**parent.settings)
     set_up_logging(settings.log_format, shows_process=True)
-    serve_as_worker(create_app(settings), parent, settings.stop_delay_seconds)
+    Worker(create_app(settings), parent, settings.stop_delay_seconds).run(sockets=[parent.listener])
     return 0
-
-
-def serve_as_worker(app: FastAPI, parent: ParentLine, stop_delay_seconds: float) -> None:
-    Worker(app, parent, stop_delay_seconds).run(sockets=[parent.listener])
 
 
 def _check_redis(settings: Settings) -> None:

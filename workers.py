@@ -69,6 +69,7 @@ class _Worker:
         self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.process = process
+        self.has_served = False
         self._reader = reader
         self._writer = writer
 
@@ -76,10 +77,14 @@ class _Worker:
         self._writer.write(line.encode() + b"\n")  # to a worker that has gone, it is lost without a word
 
     async def comes_to_serve(self) -> bool:
-        with contextlib.suppress(ConnectionError, TimeoutError):
+        try:
             async with asyncio.timeout(START_SECONDS):
                 return await self._reader.readline() == _SERVING
-        return False
+        except ConnectionError:
+            return False
+        except TimeoutError:
+            self.kill()
+            return False
 
     async def gone(self) -> int:
         code = await self.process.wait()
@@ -177,7 +182,7 @@ class Supervisor:
             self._retire(worker)
         else:
             self._outdated.clear()
-            logger.error("a new worker did not come to serve: the old ones go on")
+            logger.error("workers are not renewed: the old ones go on")
 
     async def _start(self) -> bool:
         """Start one worker; tells whether it came to serve."""
@@ -190,9 +195,9 @@ class Supervisor:
         self._watches[worker] = asyncio.create_task(self._watch(worker))
         worker.send(self._told)
         if not await worker.comes_to_serve():
-            worker.kill()
             return False
         self._serving.append(worker)
+        worker.has_served = True
         logger.info("worker serves", extra={"worker": process.pid})
         return True
 
@@ -207,7 +212,9 @@ class Supervisor:
         if worker in self._serving and not self._is_to_stop.is_set():
             self._serving.remove(worker)
             logger.error("worker died", extra=details)
-        else:
+        elif worker.has_served or self._is_to_stop.is_set():
             logger.info("worker ended", extra=details)
+        else:
+            logger.error("worker did not come to serve", extra=details)
         self._news.set()
         return status

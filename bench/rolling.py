@@ -13,19 +13,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import quantiles
+from types import MappingProxyType
 
 from bench import load
 from bench.sample_data import phone_number
-from bench.servers import ROOT, WIDE_LIMITS, free_port
+from bench.servers import AUTH_ID, AUTH_TOKEN, FROM_NUMBER, ROOT, WIDE_LIMITS, free_port
 
 WORKERS = 2
 REQUESTS_A_SECOND = 200
 CONNECTIONS = 20
 SECONDS = 20.0
+# Several workers do not start with the simulator. Nobody is called here.
+_NO_CARRIER = {
+    "VOBIZ_API_URL": "http://127.0.0.1:9/api/v1",
+    "VOBIZ_AUTH_ID": AUTH_ID,
+    "VOBIZ_AUTH_TOKEN": AUTH_TOKEN,
+    "FROM_NUMBER": FROM_NUMBER,
+}
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
@@ -84,7 +93,7 @@ def requests_of(seed: int) -> list[bytes]:
     """Requests that change nothing, so that it does not matter which worker gets them."""
     phone = phone_number(seed)
     check = f'{{"phone": "{phone}", "otp": "000000"}}'.encode()
-    return [load.post("/verify-otp", check), load.get(f"/otp-status/{phone}"), load.get("/ready")]
+    return [load.post("/verify-otp", check), load.get(f"/otp-status/{phone}"), load.get("/health")]
 
 
 async def keep_asking(port: int, answers: Answers, rate: float, is_over: asyncio.Event) -> None:
@@ -129,17 +138,19 @@ class WorkersLog:
 
 
 @asynccontextmanager
-async def workers(**settings: str) -> AsyncIterator[tuple[WorkersLog, int]]:
-    """The service with its workers up, and its port."""
+async def workers(
+    folder: Path = ROOT / "web", settings: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[tuple[WorkersLog, int]]:
+    """The service with its workers up, and its port. It reads `.env` in the folder; by default there is none."""
     port = free_port()
     environment = {**WIDE_LIMITS, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LOG_FORMAT": "json"}
     environment |= {"HTTP_PORT": str(port), **settings}
     command = ["-m", "bench.memory_workers", str(WORKERS)]
     if "REDIS_URL" in settings:
         command = [str(ROOT / "server.py")]
-        environment |= {"WORKERS": str(WORKERS)}
+        environment |= {"WORKERS": str(WORKERS), **_NO_CARRIER, "PUBLIC_URL": f"http://127.0.0.1:{port}"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/"
+        sys.executable, *command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=folder
     )
     log = WorkersLog(process)
     try:
@@ -151,10 +162,10 @@ async def workers(**settings: str) -> AsyncIterator[tuple[WorkersLog, int]]:
         await process.wait()
 
 
-async def measure(seconds: float, **settings: str) -> tuple[Answers, int]:
+async def measure(seconds: float, settings: dict[str, str]) -> tuple[Answers, int]:
     """What clients saw, and how often all workers were renewed meanwhile."""
     answers, is_over, restarts = Answers(), asyncio.Event(), 0
-    async with workers(**settings) as (log, port):
+    async with workers(settings=settings) as (log, port):
         asking = asyncio.create_task(keep_asking(port, answers, REQUESTS_A_SECOND, is_over))
         ends_at = time.perf_counter() + seconds
         while time.perf_counter() < ends_at:
@@ -168,7 +179,7 @@ async def measure(seconds: float, **settings: str) -> tuple[Answers, int]:
 def main() -> int:
     given = {name: os.environ[name] for name in ("REDIS_URL", "OTP_SECRET") if name in os.environ}
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
-    answers, restarts = asyncio.run(measure(seconds, **given))
+    answers, restarts = asyncio.run(measure(seconds, given))
     print(
         f"{restarts} rolling restarts of {WORKERS} workers under {REQUESTS_A_SECOND} requests/s: "
         f"{len(answers.failures)} failures in {len(answers.latencies)} requests, p99 {answers.p99_ms():.1f} ms, "

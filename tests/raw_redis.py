@@ -13,6 +13,8 @@ import pytest
 
 from otp_store import StoreUnavailable
 
+TRIES = 20
+
 
 @contextmanager
 def redis_server(folder: Path, *options: str) -> Iterator[int]:
@@ -20,21 +22,27 @@ def redis_server(folder: Path, *options: str) -> Iterator[int]:
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("there is no redis-server here")
+    port, process = next(filter(None, (_start(program, folder, options) for _ in range(TRIES))))
+    try:
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _start(program: str, folder: Path, options: tuple[str, ...]) -> "tuple[int, subprocess.Popen[str]] | None":
+    """A server that is ready, or None if its port was just taken, or is too high for the bus of a cluster."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if "Ready to accept connections" in line:
-                break
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    with process.stdout as said:
+        if any("Ready to accept connections" in line for line in said):
+            return port, process
+    process.wait()
+    return None
 
 
 class RawRedis:

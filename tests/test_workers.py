@@ -45,6 +45,18 @@ async def test_a_worker_that_dies_is_replaced_and_that_is_logged() -> None:
         assert worker_in(serves) != worker_in(died)
 
 
+async def test_settings_that_are_wrong_leave_the_old_workers_on_the_port(tmp_path: Path) -> None:
+    async with workers(tmp_path) as (log, port):
+        (tmp_path / ".env").write_text("CODE_TTL_SECONDS=soon", encoding="utf-8")
+        log.process.send_signal(signal.SIGHUP)
+        assert "CODE_TTL_SECONDS" in (await log.wait_for("voice-otp: "))[0]
+        await log.wait_for("workers are not renewed")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"http://127.0.0.1:{port}/ready")).status_code == 200
+        (tmp_path / ".env").write_text("CODE_TTL_SECONDS=60", encoding="utf-8")
+        await log.renew()
+
+
 async def some_worker(log: WorkersLog) -> int:
     """A worker's process id, out of its replacement by one that is one more."""
     log.process.send_signal(signal.SIGTTIN)
