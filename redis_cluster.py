@@ -97,6 +97,8 @@ class Cluster:
     async def _close_outdated(self) -> None:
         for place, link in list(self._links.items()):
             if link not in self._by_slot:
+                if not link.is_up:
+                    logger.warning("the store is back", extra={"host": place[0], "port": place[1]})
                 del self._links[place]
                 await link.close()
 

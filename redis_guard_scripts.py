@@ -6,12 +6,13 @@ ended by ours has no effect any more.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from redis_connection import Script
 
 _ENTRY_BYTES = 14
 MOST_COUNTED = 2**48 - 1
+_AMOUNT_AND_TIME = struct.Struct("<dd")
 
 
 def entries_of(log: bytes) -> Iterator[tuple[float, int]]:
@@ -25,84 +26,88 @@ def without_sum(log: bytes | None) -> bytes:
     return log[6:] if log else b""
 
 
-# ARGV: now, '1' to count or '0' only to look; for each key: amount, when it is counted, lifetime, milliseconds to
-# keep, number of windows, and limit and seconds of each window.
+# ARGV: now, "1" to count or "0" only to look; for each key, in packed doubles: amount, when it is counted,
+# lifetime, milliseconds to keep, number of windows, and limit and seconds of each window.
 # Returns 1, or the logs without their sums when a charge does not fit.
 RESERVE = Script("""
-local now, counts, place = tonumber(ARGV[1]), ARGV[2] == '1', 2
-local function argument()
-  place = place + 1
-  return tonumber(ARGV[place])
-end
-
-local charges, fits = {}, true
-for i, key in ipairs(KEYS) do
-  local charge = {amount = argument(), at = argument()}
-  local lifetime = argument()
-  charge.keep_ms = argument()
-  local log = redis.call('GET', key) or ''
-  local total, first = 0, 7
-  if log ~= '' then
-    total = struct.unpack('<I6', log)
-  end
-  while first <= #log do
-    local at, amount = struct.unpack('<dI6', log, first)
-    if at + lifetime > now then
-      break
+local unpack, sub, call = struct.unpack, string.sub, redis.call
+local now, fits = tonumber(ARGV[1]), true
+local totals, logs = {}, {}
+for i = 1, #KEYS do
+  local amount, _, lifetime, _, windows = unpack('<ddddd', ARGV[i + 2])
+  local log, total, entries = call('GET', KEYS[i]), 0, ''
+  if log then
+    local first, size = 7, #log
+    total = unpack('<I6', log)
+    while first <= size do
+      local at, ended = unpack('<dI6', log, first)
+      if at + lifetime > now then
+        break
+      end
+      total, first = total - ended, first + 14
     end
-    total, first = total - amount, first + 14
+    entries = sub(log, first)
   end
-  charge.total, charge.entries = total, string.sub(log, first)
-
-  local windows = argument()
-  for _ = 1, windows do
-    local limit, seconds = argument(), argument()
-    local used = total
-    if windows > 1 and total + charge.amount > limit then
-      used = 0
-      for at_byte = 1, #charge.entries, 14 do
-        local at, amount = struct.unpack('<dI6', charge.entries, at_byte)
-        if at + seconds > now then
-          used = used + amount
+  totals[i], logs[i] = total, entries
+  for window = 1, windows do
+    local limit, seconds = unpack('<dd', ARGV[i + 2], 25 + 16 * window)
+    if total + amount > limit then
+      local used = total
+      if windows > 1 then
+        used = 0
+        for first = 1, #entries, 14 do
+          local at, counted = unpack('<dI6', entries, first)
+          if at + seconds > now then
+            used = used + counted
+          end
         end
       end
+      fits = fits and used + amount <= limit
     end
-    fits = fits and used + charge.amount <= limit
   end
-  charges[i] = charge
 end
 
 if not fits then
-  local logs = {}
-  for i, charge in ipairs(charges) do
-    logs[i] = charge.entries
-  end
   return logs
 end
-if not counts then
+if ARGV[2] ~= '1' then
   return 1
 end
 
-for i, key in ipairs(KEYS) do
-  local charge = charges[i]
-  local entries, amount, after = charge.entries, charge.amount, #charge.entries + 1
-  -- Machines whose clocks differ a little do not come in the order of their times.
-  while after > 1 and struct.unpack('<d', entries, after - 14) > charge.at do
-    after = after - 14
-  end
-  local before = after
-  if after > 1 then
-    local at, kept = struct.unpack('<dI6', entries, after - 14)
-    if at == charge.at then
-      amount, before = amount + kept, after - 14
+for i = 1, #KEYS do
+  local amount, at, _, keep_ms = unpack('<dddd', ARGV[i + 2])
+  local entries, sum = logs[i], struct.pack('<I6', totals[i] + amount)
+  local after, before = #entries + 1, #entries
+  while before > 0 do
+    local entry_at, counted = unpack('<dI6', entries, before - 13)
+    if entry_at < at then
+      break
     end
+    before = before - 14
+    if entry_at == at then
+      amount = amount + counted
+      break
+    end
+    after = before + 1  -- machines whose clocks differ a little do not come in the order of their times
   end
-  local log = struct.pack('<I6', charge.total + charge.amount) .. string.sub(entries, 1, before - 1)
-    .. struct.pack('<dI6', charge.at, amount) .. string.sub(entries, after)
-  redis.call('SET', key, log, 'PX', charge.keep_ms)
+  local entry = struct.pack('<dI6', at, amount)
+  call('SET', KEYS[i], sum .. sub(entries, 1, before) .. entry .. sub(entries, after), 'PX', keep_ms)
 end
 return 1
 """)
+
+
+def charge_argument(amount: int, at: float, rule: bytes) -> bytes:
+    return _AMOUNT_AND_TIME.pack(amount, at) + rule
+
+
+def rule_argument(lifetime_seconds: float, keep_ms: int, windows: Sequence[tuple[int, float]]) -> bytes:
+    """What the script is told of a rule; each window is a limit and seconds."""
+    numbers = [lifetime_seconds, keep_ms, len(windows)]
+    for limit, seconds in windows:
+        numbers += (min(limit, MOST_COUNTED), seconds)
+    return struct.pack(f"<{len(numbers)}d", *numbers)
+
 
 # ARGV, for each key: when it was counted, amount.
 REFUND = Script("""

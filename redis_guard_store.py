@@ -39,15 +39,16 @@ from otp_store import StoreFull, StoreUnavailable
 from redis_connection import Redis
 from redis_guard_scripts import (
     BLOCK,
-    MOST_COUNTED,
     REFUND,
     REMEMBER,
     RESERVE,
     STRIKE,
     TALLY,
     UNBLOCK,
+    charge_argument,
     cohorts_of,
     entries_of,
+    rule_argument,
     without_sum,
 )
 
@@ -110,10 +111,11 @@ class RedisGuardStore:
 
     async def _reserve_in_one_slot(self, charges: Sequence[Charge], now: float, *, counts: bool) -> list[Exceeded]:
         keys = [self._key_of(charge) for charge in charges]
-        arguments: list[float] = [now, int(counts)]
-        for charge in charges:
-            arguments += (charge.amount, charge.rule.entry_at(now), *_arguments_of(charge.rule))
-        answer = await self._redis.run(RESERVE, keys, *arguments)
+        arguments = [
+            charge_argument(charge.amount, charge.rule.entry_at(now), _rule_argument(charge.rule))
+            for charge in charges
+        ]
+        answer = await self._redis.run(RESERVE, keys, now, int(counts), *arguments)
         if answer == 1:
             return []
         logs = [Log(entries_of(entries)) for entries in answer]
@@ -268,9 +270,6 @@ def _milliseconds(seconds: float) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _arguments_of(rule: Rule) -> tuple[float, ...]:
-    """What the script is told of a rule."""
-    arguments: list[float] = [rule.lifetime_seconds, _milliseconds(rule.lifetime_seconds), len(rule.windows)]
-    for window in rule.windows:
-        arguments += (min(window.limit, MOST_COUNTED), window.seconds + rule.resolution_seconds)
-    return tuple(arguments)
+def _rule_argument(rule: Rule) -> bytes:
+    windows = [(window.limit, window.seconds + rule.resolution_seconds) for window in rule.windows]
+    return rule_argument(rule.lifetime_seconds, _milliseconds(rule.lifetime_seconds), windows)

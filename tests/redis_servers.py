@@ -172,6 +172,22 @@ class RedisCluster:
             while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
+    async def follow(self, primary: RedisServer, replica: RedisServer) -> None:
+        """Make a server that is no part of it yet the replica of one of these; returns when it could take over."""
+        client = replica.client()
+        client.execute_command("CLUSTER", "MEET", "127.0.0.1", primary.port)
+        primary_id = primary.client().execute_command("CLUSTER", "MYID").decode()
+        while primary_id not in str(client.execute_command("CLUSTER", "NODES")):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        client.execute_command("CLUSTER", "REPLICATE", primary_id)
+        while client.info("replication")["master_link_status"] != "up":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        replica_id = client.execute_command("CLUSTER", "MYID").decode()
+        for server in self.servers:  # or it would not vote for the replica
+            admin = server.client()
+            while replica_id not in str(admin.execute_command("CLUSTER", "REPLICAS", primary_id)):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
     def owner(self, slot: int) -> RedisServer:
         return self.servers[slot // -(-16_384 // len(self.servers))]
 

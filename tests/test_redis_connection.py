@@ -70,9 +70,12 @@ class LogLines(logging.Handler):
 @pytest.fixture
 def log() -> Iterator[LogLines]:
     handler = LogLines()
-    logging.getLogger("redis_link").addHandler(handler)
+    loggers = [logging.getLogger(name) for name in ("redis_link", "redis_cluster")]
+    for logger in loggers:
+        logger.addHandler(handler)
     yield handler
-    logging.getLogger("redis_link").removeHandler(handler)
+    for logger in loggers:
+        logger.removeHandler(handler)
 
 
 LOST, BACK = "the store is lost", "the store is back"
@@ -451,3 +454,21 @@ async def test_without_one_primary_the_others_serve(log: LogLines) -> None:
                     assert await redis.run(ADD, [key], 1) == 1
             cluster.servers[2].restart()
             await log.seen(BACK)
+
+
+async def test_a_replica_that_takes_over_is_found(log: LogLines) -> None:
+    options: dict[str, Any] = {"cluster_enabled": "yes", "cluster_node_timeout": 500}
+    with RedisCluster(**options) as cluster, RedisServer(**options) as replica:
+        await cluster.settled()
+        primary = cluster.servers[0]
+        await cluster.follow(primary, replica)
+        async with opened(cluster.servers[1].url, PATIENT) as redis:
+            key = next(key for n in range(100) if cluster.owner(key_slot(key := b"%d" % n)) is primary)
+            assert await redis.run(ADD, [key], 1) == 1
+            primary.kill()
+            await log.seen(LOST)
+            with pytest.raises(StoreUnavailable):
+                await redis.run(ADD, [key], 1)
+            await log.seen(BACK)
+            assert redis.is_up
+            assert await redis.run(ADD, [key], 1) == 2

@@ -5,17 +5,30 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from abuse_guard import MONEY, AbuseGuard, GuardPolicy
+from abuse_guard import MONEY, AbuseGuard, GuardPolicy, Monitor, SpendingLimitReached
 from clock import Clock
-from guard_store import Block, Charge, GuardStore, Reservation, Window, rule
+from guard_store import Block, Charge, GuardStore, MemoryGuardStore, Reservation, Window, rule
 from otp_store import StoreFull, StoreUnavailable
 from redis_connection import Redis
 from redis_guard_store import RedisGuardStore
 from redis_link import RedisLimits
 from tests.conftest import FakeTime
-from tests.guard_store_cases import FEW, MANY, GuardStoreCases, charge, everything_once
+from tests.guard_store_cases import (
+    FEW,
+    MANY,
+    MANY_IN_TWO,
+    TWO_WINDOWS,
+    GuardStoreCases,
+    charge,
+    everything_once,
+)
+from tests.guard_store_cases import (
+    MONEY as MONEY_RULE,
+)
 from tests.redis_servers import RedisCluster, RedisServer
 
 PATIENT = RedisLimits(operation_seconds=20.0, connect_seconds=20.0)
@@ -257,6 +270,119 @@ async def test_many_stores_count_as_one(redis_server: RedisServer, fake_time: Fa
     answers = await asyncio.gather(*(stores[n % 4].reserve([charge(MANY), charge(FEW)]) for n in range(400)))
     assert sum(isinstance(answer, Reservation) for answer in answers) == 3
     assert await stores[0].room(charge(MANY)) == (197, 600 + 10)
+    for connection in connections:
+        await connection.close()
+
+
+RULES = (FEW, MANY, TWO_WINDOWS, MANY_IN_TWO, MONEY_RULE, PER_NUMBER)
+steps = st.one_of(
+    st.tuples(
+        st.just("count"), st.lists(st.integers(0, len(RULES) - 1), min_size=1, unique=True), st.integers(1, 80)
+    ),
+    st.tuples(st.just("refund"), st.integers(0, 100)),
+    st.tuples(st.just("room"), st.integers(0, len(RULES) - 1)),
+    st.tuples(st.just("tally"), st.floats(0, 4000), st.integers(-1, 1), st.integers(0, 1)),
+    st.tuples(st.just("share"), st.sampled_from([0.0, 120.0])),
+    st.tuples(st.just("strike"), st.floats(1, 10**6)),
+    st.tuples(st.just("block"), st.one_of(st.none(), st.floats(0, 10**6))),
+    st.tuples(st.just("unblock")),
+    st.tuples(st.just("blocks")),
+    st.tuples(st.sampled_from(["remember", "replace"]), st.binary(max_size=40), st.floats(0.1, 1000)),
+    st.tuples(st.sampled_from(["recall", "forget"])),
+)
+pauses = st.one_of(st.just(0.0), st.floats(0, 100), st.floats(0, 5000))
+
+
+class Twin:
+    """One of two stores that are told the same: what it answers to each step."""
+
+    def __init__(self, store: GuardStore, time: FakeTime) -> None:
+        self._store = store
+        self._time = time
+        self._made: list[Reservation] = []
+
+    async def do(self, step: str, *values: Any) -> Any:
+        store, now = self._store, self._time.seconds
+        match step:
+            case "count":
+                answer = await store.reserve([charge(RULES[index], values[1]) for index in values[0]])
+                if isinstance(answer, Reservation):
+                    self._made.append(answer)
+                return answer
+            case "refund":
+                if self._made:
+                    await store.refund(self._made.pop(values[0] % len(self._made)))
+                return None
+            case "room":
+                return await store.room(charge(RULES[values[0]]))
+            case "tally":
+                begun_at = max(0.0, now - values[0])
+                return await store.tally(["a", "b"], begun_at, begun=values[1], verified=values[2])
+            case "share":
+                return await store.share("a", values[0])
+            case "strike":
+                return await store.strike("region:US", "velocity", values[0])
+            case "block":
+                until = None if values[0] is None else now + values[0]
+                return await store.block(Block("region:US", "operator", until))
+            case "unblock":
+                await store.unblock("region:US")  # an ended block that nobody asked for may be gone, or not
+                return None
+            case "blocks":
+                return [await store.blocks(), await store.blocks_among(["region:FR", "region:US"])]
+            case "remember" | "replace":
+                return await getattr(store, step)("key", *values)
+            case _:
+                return await getattr(store, step)("key")
+
+
+@settings(
+    max_examples=100,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+)
+@given(
+    plan=st.lists(st.tuples(st.one_of(st.just(0.0), st.floats(0, 100), st.floats(0, 5000)), steps), max_size=50)
+)
+def test_it_answers_as_memory_does_to_the_last_bit(
+    redis_server: RedisServer, plan: list[tuple[float, tuple[Any, ...]]]
+) -> None:
+    async def play() -> None:
+        with redis_server.client() as client:
+            client.flushall()
+        redis, time = Redis(redis_server.url, Clock(), PATIENT), FakeTime()
+        time.seconds = 1_790_000_000.1234567
+        await redis.open()
+        in_memory = Twin(MemoryGuardStore(time.clock, 10**6), time)
+        in_redis = Twin(RedisGuardStore(redis, time.clock, KEY), time)
+        try:
+            for seconds, step in plan:
+                time.advance(seconds)
+                assert await in_redis.do(*step) == await in_memory.do(*step), step
+        finally:
+            await redis.close()
+
+    asyncio.run(play())
+
+
+async def test_of_many_sends_at_once_as_many_pass_as_the_money_allows(redis_server: RedisServer) -> None:
+    """Over several processes, that is: each store has a connection of its own."""
+    connections = [Redis(redis_server.url, Clock(), PATIENT) for _ in range(4)]
+    for connection in connections:
+        await connection.open()
+    policy = GuardPolicy(
+        spend_per_hour=100 * MONEY,
+        prefix_sends_per_hour=0,
+        region_sends_per_hour=0,
+        client_sends_per_hour=0,
+        conversion_monitor=Monitor.OFF,
+    )
+    guards = [AbuseGuard(RedisGuardStore(one, Clock(), KEY), policy, Clock()) for one in connections]
+    sends = [guards[index % 4].reserve("client", f"+1415555{index:04}") for index in range(400)]
+    answers = await asyncio.gather(*sends, return_exceptions=True)
+    assert sum(isinstance(answer, Reservation) for answer in answers) == 100
+    assert sum(isinstance(answer, SpendingLimitReached) for answer in answers) == 300
     for connection in connections:
         await connection.close()
 
