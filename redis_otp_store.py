@@ -7,11 +7,11 @@ and two where another one did.
 
 import asyncio
 import secrets
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterator
 from hashlib import blake2b
 from typing import Any
-from weakref import WeakValueDictionary
 
 from clock import Clock
 from number_page import Checked, NumberPage, OpenPage, StoreRules
@@ -38,15 +38,38 @@ class RedisOtpStore(OtpStore):
         self._redis = redis
         self._pages = pages
         self._seen: OrderedDict[str, Seen] = OrderedDict()
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns: dict[str, deque[asyncio.Future[None]]] = {}  # of lines that are at work: who waits for them
 
     async def _on_page(self, line: str, step: Step[T]) -> T:
-        turn = self._turns.get(line)
-        if turn is None:
-            turn = self._turns[line] = asyncio.Lock()
-        give_up_at = asyncio.get_running_loop().time() + STEP_SECONDS
-        async with turn:  # steps of one process on one page would only get in each other's way
+        give_up_at = time.monotonic() + STEP_SECONDS
+        waiting = self._turns.get(line)
+        if waiting is None:
+            self._turns[line] = deque()
+        else:  # steps of one process on one page would only get in each other's way
+            await self._wait_for(line, waiting)
+        try:
             return await self._take(line, step, give_up_at)
+        finally:
+            self._give_turn_on(line)
+
+    async def _wait_for(self, line: str, waiting: "deque[asyncio.Future[None]]") -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_turn_on(line)
+            raise
+
+    def _give_turn_on(self, line: str) -> None:
+        waiting = self._turns[line]
+        while waiting:
+            turn = waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._turns[line]
 
     async def _take(self, line: str, step: Step[T], give_up_at: float) -> T:
         seen = self._seen.pop(line, None)  # not remembered while it is unknown what becomes of it
@@ -67,7 +90,7 @@ class RedisOtpStore(OtpStore):
                     raise error
                 return result
             is_current = True  # as the server has just said
-            if asyncio.get_running_loop().time() > give_up_at:
+            if time.monotonic() > give_up_at:
                 raise StoreUnavailable("too many requests for one number at once")
 
     def _open(self, page: NumberPage) -> OpenPage:
@@ -85,17 +108,18 @@ class RedisOtpStore(OtpStore):
 
         That is never proof: a call that is found so is looked for on its page, and a count heals by itself.
         """
-        swapping = self._pages.swap(line, seen, page)
         if not page.is_changed:
-            return await swapping
-        commands = list(self._index(seen.page, page.page()))
+            return await self._pages.swap(line, seen, page, seen.page)
+        after = page.page()
+        swapping = self._pages.swap(line, seen, page, after)
+        commands = list(self._index(seen.page, after))
         return (await asyncio.gather(swapping, *commands))[0] if commands else await swapping
 
     def _index(self, before: NumberPage, after: NumberPage) -> Iterator[Command]:
         known = {record.id: record for record in before.records}
         for record in after.records:
             was = known.get(record.id)
-            if was is not record:
+            if was is None or was.call is not record.call or was.message is not record.message:
                 yield from self._index_call(record, was.call if was else None, record.call)
                 yield from self._index_message(record, was.message if was else None, record.message)
 

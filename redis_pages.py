@@ -6,6 +6,7 @@ knows what it has kept already, and each write says until when its sender waits 
 
 import asyncio
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -93,22 +94,23 @@ class RedisPages:
         self._shared = shared
         self._sealer = sealer
         self._shards = _even_shards()
+        self._place = lru_cache(maxsize=8192)(self._find_place)
 
     async def load(self, line: str) -> Seen:
-        key = self._key(line)
+        _, key = self._place(line)
         return self._read(line, await self._redis.call(key, "GET", key))
 
-    async def swap(self, line: str, seen: Seen, page: OpenPage) -> tuple[Seen, bool]:
+    async def swap(self, line: str, seen: Seen, page: OpenPage, after: NumberPage) -> tuple[Seen, bool]:
         """Put what became of a page in the place of what was seen; the page that is kept now, and whether it is
         that. With a page that did not change it is only looked whether it is as it was seen."""
         kept, sealed, milliseconds = seen, b"", 0
         if page.is_changed:
-            after = page.page()
             sealed = self._sealer.seal(line, encode_page(after))
             kept, milliseconds = Seen(sealed[:PAGE_NONCE_BYTES], after), int(page.lifetime_seconds() * 1000)
-        keys, timers = [self._key(line)], []
+        shard, key = self._place(line)
+        keys, timers = [key], []
         for kind, wanted in ((Timers.DEADLINES, page.deadlines), (Timers.WATCHES, page.watches)):
-            slots = self._shard(line) + kind.encode()
+            slots = shard + kind.encode()
             for timer in wanted:
                 second = int(timer.due_at) + 1
                 keys += [slots, b"%b:%d" % (slots, second)]
@@ -133,11 +135,11 @@ class RedisPages:
     def _until(self) -> int:
         return int((self._shared.server_now() + WRITE_SECONDS) * 1000)
 
-    def _shard(self, line: str) -> bytes:
-        return self._shards[self._sealer.name(line)[0] % SHARDS]
-
-    def _key(self, line: str) -> bytes:
-        return self._shard(line) + self._sealer.name(line)
+    def _find_place(self, line: str) -> tuple[bytes, bytes]:
+        """The prefix of the keys of its shard, and the key of its page."""
+        name = self._sealer.name(line)
+        shard = self._shards[name[0] % SHARDS]
+        return shard, shard + name
 
     def _read(self, line: str, sealed: bytes | None) -> Seen:
         if not sealed:

@@ -5,6 +5,7 @@ import re
 import secrets
 import string
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b, sha256
 
 from cryptography.exceptions import InvalidTag
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from verification import VERIFICATION_ID, CallRef, MessageRef
 
 _NONCE_BYTES = PAGE_NONCE_BYTES = 12
+_NUMBERS_AT_HAND = 8192
 _TOKEN = re.compile(r"([0-9a-f]{32})([0-9a-f]{4})([0-9a-f]{32})")
 
 # A message token: the encrypted id, the message's number and a signature.
@@ -167,22 +169,26 @@ class PageSealer:
     def __init__(self, secrets_in_use: Sequence[str]) -> None:
         self._namer = hmac.new(derive_key(secrets_in_use[-1], b"page name"), digestmod=sha256)
         self._keyers = [hmac.new(derive_key(secret, b"page"), digestmod=sha256) for secret in secrets_in_use]
+        self._ciphers = lru_cache(maxsize=_NUMBERS_AT_HAND)(self._make_ciphers)
 
     def name(self, line: str) -> bytes:
         """128 bits that are always the same for one number, and tell nothing of it."""
         return _digest(self._namer, line)[:16]
 
+    def _make_ciphers(self, line: str) -> list[AESGCM]:
+        return [AESGCM(_digest(keyer, line)) for keyer in self._keyers]
+
     def seal(self, line: str, page: bytes) -> bytes:
         """Nonce, then ciphertext with tag."""
         nonce = secrets.token_bytes(PAGE_NONCE_BYTES)
-        return nonce + AESGCM(_digest(self._keyers[0], line)).encrypt(nonce, page, None)
+        return nonce + self._ciphers(line)[0].encrypt(nonce, page, None)
 
     def unseal(self, line: str, sealed: bytes) -> bytes:
         """Raises: Unsealable."""
         nonce, ciphertext = sealed[:PAGE_NONCE_BYTES], sealed[PAGE_NONCE_BYTES:]
-        for keyer in self._keyers:
+        for cipher in self._ciphers(line):
             try:
-                return AESGCM(_digest(keyer, line)).decrypt(nonce, ciphertext, None)
+                return cipher.decrypt(nonce, ciphertext, None)
             except InvalidTag:
                 continue
         raise Unsealable("a page was sealed with another OTP_SECRET, or altered")

@@ -5,7 +5,7 @@ import hmac
 import itertools
 import json
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from urllib.parse import urlencode, urlsplit
@@ -24,6 +24,7 @@ BARE_REQUESTS = 60_000
 PHASE_SECONDS = 6.0  # no phase takes longer, however slow the machine
 
 BARE = "bare ASGI"
+NOTHING_MORE: Mapping[str, Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,10 @@ class WrongAnswers(Exception):
     """The service answered something else than what was to be measured."""
 
 
-def measure_routes(core: int | None) -> Iterator[tuple[int, str, Measurement]]:
-    """Round, subject and measurement, as they come."""
+def measure_routes(
+    core: int | None, more: Mapping[str, Mapping[str, str]] = NOTHING_MORE
+) -> Iterator[tuple[int, str, Measurement]]:
+    """Round, subject and measurement, as they come; with settings by name also of services that have these."""
     with contextlib.ExitStack() as stack:
         bare_port, carrier_port, port = free_port(), free_port(), free_port()
         bare = stack.enter_context(running("bare", ["-m", "bench.bare_app", str(bare_port)], bare_port, core))
@@ -60,13 +63,23 @@ def measure_routes(core: int | None) -> Iterator[tuple[int, str, Measurement]]:
         carrier_command = ["-m", "bench.fake_carrier", str(carrier_port)]
         carrier = stack.enter_context(running("carrier", carrier_command, carrier_port, None))
         ours = stack.enter_context(service(core, port=port, **carrier_settings(carrier, port)))
+        others = {name: free_port() for name in more}
+        services = {"": ours} | {
+            name: stack.enter_context(service(core, port=port, **carrier_settings(carrier, port), **more[name]))
+            for name, port in others.items()
+        }
         for round_number in range(ROUNDS):
-            for subject, measurement in _round(bare, ours, carrier, round_number):
-                yield round_number, subject, measurement
+            yield round_number, BARE, _bare(bare)
+            for name, server in services.items():
+                for subject, measurement in _round(server, carrier, round_number):
+                    yield round_number, subject + name, measurement
 
 
-def _round(bare: Server, ours: Server, carrier: Server, round_number: int) -> Iterator[tuple[str, Measurement]]:
-    yield BARE, _measure(bare, itertools.repeat(load.get("/"), BARE_REQUESTS), _has(b"attempts_left"))
+def _bare(bare: Server) -> Measurement:
+    return _measure(bare, itertools.repeat(load.get("/"), BARE_REQUESTS), _has(b"attempts_left"))
+
+
+def _round(ours: Server, carrier: Server, round_number: int) -> Iterator[tuple[str, Measurement]]:
     codes = draw_codes(round_number * SENDS_A_ROUND, SENDS_A_ROUND)
     sends = [_send(phone, code) for phone, code in codes.items()]
     carrier.get("/calls")
