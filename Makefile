@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench bench-speech samples audio prove clean
+.PHONY: run test check bench bench-redis bench-speech samples audio prove clean
 
 run: $(VENV)/run.done
 	@$(BIN)/python server.py
@@ -18,6 +18,9 @@ check: $(VENV)/dev.done
 
 bench: $(VENV)/dev.done
 	@$(BIN)/python -m bench.http_bench
+
+bench-redis: $(VENV)/dev.done
+	@$(BIN)/python -m bench.redis_bench
 
 bench-speech: $(VENV)/dev.done
 	@$(BIN)/python -m bench.speech --picture docs/how-clearly.svg

@@ -1,12 +1,15 @@
-"""`make bench-redis`: what Redis costs each hot route, as a ratio to the same route with the store in memory.
+"""`make bench-redis`: what Redis costs each hot route, as a ratio to the same route with the store in memory, and
+what each request costs Redis.
 
 Both are measured in the same rounds. Redis shares the core of the load generator, as it is no part of our process.
 """
 
+import statistics
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from typing import Any
 
-from bench.routes_bench import BARE, Measurement, measure_routes, median_of
+from bench.routes_bench import BARE, SENDS_A_ROUND, Measurement, measure_routes, median_of
 from bench.sample_data import SEED
 from bench.servers import cores, pin
 from tests.redis_servers import RedisServer
@@ -14,34 +17,103 @@ from tests.redis_servers import RedisServer
 WANTED = 0.7
 WITH_REDIS = ", Redis"
 ROUTES = ("verify, wrong", "verify, right", "status", "answer", "answer, full", "send")
+HOT_ROUTES = ROUTES[:-1]
 OTP_SECRET = "0123456789abcdef" * 4
+SAMPLED_KEYS = 20_000
+# What begins how, in `redis_pages`, `redis_otp_store`, `redis_guard_store`.
+KINDS = {b"otp:{": "pages and timers", b"otp:call:": "calls by their carrier's id", b"otp:live": "calls under way"}
+
+
+class RedisMeter:
+    """What the server has spent since the last look."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._client = server.client()
+        self._cpu = self._commands = 0.0
+        self.look()
+
+    def look(self) -> tuple[float, float]:
+        """Microseconds of CPU, and commands."""
+        info = self._client.info()
+        cpu = (info["used_cpu_user"] + info["used_cpu_sys"]) * 1e6
+        spent = cpu - self._cpu, info["total_commands_processed"] - self._commands
+        self._cpu, self._commands = cpu, info["total_commands_processed"]
+        return spent
+
+    def used_bytes(self) -> int:
+        return int(self._client.info("memory")["used_memory"])
+
+    def bytes_by_kind(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for number, key in enumerate(self._client.scan_iter(count=1000)):
+            if number == SAMPLED_KEYS:
+                break
+            found[_kind_of(key)] += self._client.memory_usage(key)
+        return found
+
+
+def _kind_of(key: bytes) -> str:
+    return next((kind for prefix, kind in KINDS.items() if key.startswith(prefix)), "limits and the rest")
 
 
 def main() -> int:
     server_core, own_core = cores() or (None, None)
     pin(0, own_core)
     rounds: defaultdict[str, list[Measurement]] = defaultdict(list)
+    spent: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    grown: list[float] = []
+    kinds: Counter[str] = Counter()
     with RedisServer(appendonly="yes") as redis:
-        more = {WITH_REDIS: {"REDIS_URL": redis.url, "OTP_SECRET": OTP_SECRET}}
-        for number, subject, measurement in measure_routes(server_core, more):
+        meter = RedisMeter(redis)
+        before = meter.used_bytes()
+        for number, subject, measurement in measure_routes(
+            server_core, {WITH_REDIS: {"REDIS_URL": redis.url, "OTP_SECRET": OTP_SECRET}}
+        ):
             print(f"round {number + 1}: {subject}: {measurement.requests_per_second:,.0f}/s", file=sys.stderr)
             rounds[subject].append(measurement)
+            if subject.endswith(WITH_REDIS):
+                microseconds, commands = meter.look()
+                spent[subject].append((microseconds / measurement.count, commands / measurement.count))
+            if subject == f"send{WITH_REDIS}":
+                grown.append((meter.used_bytes() - before) / measurement.count)
+                kinds = meter.bytes_by_kind()
+            if subject == f"{ROUTES[1]}{WITH_REDIS}":
+                before = meter.used_bytes()
     medians = {subject: median_of(measured) for subject, measured in rounds.items()}
-    print(f"bare ASGI: {medians[BARE].requests_per_second:,.0f} requests/s; seed {SEED}")
-    print(f"{'route':15}{'memory':>9}{'Redis':>9}{'ratio':>7}{'memory':>9}{'Redis':>9}{'ratio':>7}{'p99 ms':>8}")
-    print(f"{'':15}{'req/s':>9}{'req/s':>9}{'':>7}{'cpu us':>9}{'cpu us':>9}{'by cpu':>7}{'Redis':>8}")
-    ratios = [_line(route, medians[route], medians[route + WITH_REDIS]) for route in ROUTES]
-    return 0 if min(ratios[:-1]) >= WANTED else 1
-
-
-def _line(route: str, memory: Measurement, redis: Measurement) -> float:
-    ratio = redis.requests_per_second / memory.requests_per_second
-    cpu = (memory.cpu_us or 0) / (redis.cpu_us or 1)
     print(
-        f"{route:15}{memory.requests_per_second:9,.0f}{redis.requests_per_second:9,.0f}{ratio:7.2f}"
-        f"{memory.cpu_us or 0:9.0f}{redis.cpu_us or 0:9.0f}{cpu:7.2f}{redis.p99_ms:8.1f}"
+        f"bare ASGI: {medians[BARE].requests_per_second:,.0f} requests/s; rounds of {SENDS_A_ROUND:,}; seed {SEED}"
     )
-    return cpu
+    ratios = _print_routes(medians, spent)
+    _print_memory(statistics.median(grown), kinds)
+    return 0 if min(ratios[route] for route in HOT_ROUTES) >= WANTED else 1
+
+
+def _print_routes(medians: dict[str, Measurement], spent: Any) -> dict[str, float]:
+    """Each route's ratio by CPU."""
+    print(f"{'':14}{'requests/s':^24}{'our cpu us':^24}{'p99 ms':>8}{'Redis, each':>22}")
+    print(
+        f"{'route':14}{'memory':>8}{'Redis':>8}{'ratio':>8}{'memory':>8}{'Redis':>8}{'ratio':>8}{'Redis':>8}"
+        f"{'cpu us':>12}{'commands':>10}"
+    )
+    ratios: dict[str, float] = {}
+    for route in ROUTES:
+        memory, redis = medians[route], medians[route + WITH_REDIS]
+        ratios[route] = (memory.cpu_us or 0) / (redis.cpu_us or 1)
+        cpu, commands = (statistics.median(column) for column in zip(*spent[route + WITH_REDIS], strict=True))
+        print(
+            f"{route:14}{memory.requests_per_second:8,.0f}{redis.requests_per_second:8,.0f}"
+            f"{redis.requests_per_second / memory.requests_per_second:8.2f}"
+            f"{memory.cpu_us or 0:8.0f}{redis.cpu_us or 0:8.0f}{ratios[route]:8.2f}{redis.p99_ms:8.1f}"
+            f"{cpu:12.1f}{commands:10.1f}"
+        )
+    return ratios
+
+
+def _print_memory(bytes_each: float, kinds: Counter[str]) -> None:
+    print(f"memory of Redis per verification that was just sent: {bytes_each:.0f} bytes, of which")
+    total = sum(kinds.values())
+    for kind, used in kinds.most_common():
+        print(f"  {kind}: {used / total:.0%}")
 
 
 if __name__ == "__main__":

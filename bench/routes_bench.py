@@ -36,6 +36,7 @@ class Measurement:
     p99_ms: float
     cpu_us: float | None
     generator_busy: float
+    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ def _measurement(result: Load, cpu_us: float | None) -> Measurement:
         p99_ms=percentile(latencies, 0.99) * 1000,
         cpu_us=cpu_us,
         generator_busy=result.generator_busy,
+        count=result.count,
     )
 
 
