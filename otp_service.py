@@ -89,7 +89,8 @@ class OtpService:
             outcome = checked.outcome
         finally:
             if outcome is not Outcome.INCORRECT:
-                await self._protection.budgets.refund(reservation)
+                # What the check said stands without it: a code that is used up must not be an error to its sender.
+                await self._guard.count_if_possible(self._protection.budgets.refund(reservation))
         if outcome is Outcome.CORRECT and checked.record is not None:
             await self._guard.count_if_possible(self._guard.on_verified(checked.record))
         return checked

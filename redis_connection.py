@@ -7,6 +7,7 @@ from typing import Any
 import hiredis
 
 from clock import Clock
+from otp_store import StoreUnavailable
 from redis_address import address_of
 from redis_cluster import Cluster
 from redis_link import Link, Part, RedisLimits, error_word, outcome, pack
@@ -36,10 +37,16 @@ class Redis:
         self._limits = limits
         self._seed = Link(address_of(url), clock, limits)
         self._cluster: Cluster | None = None
+        self._is_open = False
 
     @property
     def is_up(self) -> bool:
         return self._seed.is_up if self._cluster is None else self._cluster.is_up
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was up once: from then on it is made anew as often as it is lost."""
+        return self._is_open
 
     @property
     def is_cluster(self) -> bool:
@@ -50,8 +57,14 @@ class Redis:
         """Connect. Raises: StoreUnavailable, soon."""
         await self._seed.open()
         if self._seed.is_in_cluster:
-            self._cluster = Cluster(self._seed, self._clock, self._limits)
-            await self._cluster.open()
+            cluster = Cluster(self._seed, self._clock, self._limits)
+            try:
+                await cluster.open()
+            except StoreUnavailable:
+                await self._seed.close()
+                raise
+            self._cluster = cluster
+        self._is_open = True
 
     async def call(self, key: bytes | None, *command: Part) -> Any:
         """The raw reply: bytes, int, list or None. A key says which node of a cluster is asked; None: any."""

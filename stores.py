@@ -21,6 +21,8 @@ from redis_pages import RedisPages
 from sealing import PageSealer, Sealer, derive_key
 from settings import ResendCode, Settings
 
+CONNECT_AGAIN_SECONDS = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Stores:
@@ -35,9 +37,11 @@ class Stores:
 
     async def open(self) -> None:
         """Connect. With a Redis that is lost just now we start all the same: requests say so until it is back."""
-        if self.redis is None or self.shared_clock is None:
-            return
         with contextlib.suppress(StoreUnavailable):
+            await self._connect()
+
+    async def _connect(self) -> None:
+        if self.redis is not None and self.shared_clock is not None:
             await self.redis.open()
             await self.shared_clock.sync()
 
@@ -45,8 +49,19 @@ class Stores:
         """What has to go on all the time; runs until it is cancelled."""
         tasks: list[Coroutine[Any, Any, None]] = [self.jobs.work()]
         if self.redis is not None and self.shared_clock is not None:
-            tasks += [self.shared_clock.keep_in_sync(), redis_checks.watch_evictions(self.redis, self.clock)]
+            tasks += [
+                self._connect_at_last(self.redis),
+                self.shared_clock.keep_in_sync(),
+                redis_checks.watch_evictions(self.redis, self.clock),
+            ]
         await asyncio.gather(*tasks)
+
+    async def _connect_at_last(self, redis: Redis) -> None:
+        """Where Redis was lost at the start; a connection that was up once is kept by itself."""
+        while not redis.is_open:
+            await self.clock.sleep(CONNECT_AGAIN_SECONDS)
+            with contextlib.suppress(StoreUnavailable):
+                await self._connect()
 
     async def close(self) -> None:
         """The last step: `jobs` are closed before what they work with."""

@@ -16,12 +16,13 @@ import problems
 from call_flow import CallFlow
 from conversation import CallInProgress, Place, Said
 from lean_route import LeanRequest, LeanRoute, Reply, read_body
+from otp_store import StoreUnavailable
 from phone_numbers import mask
 from problems import Problem
 from text_messages import TextMessages
 from verification import CallRef, short_id
 from voice_provider import CallEvent, CallState, RawWebhook, VoiceProvider, WebhookRejected
-from xml_builder import SILENT_HANGUP_XML
+from xml_builder import SILENT_HANGUP_XML, ask_again_xml
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,9 @@ async def _speak(flow: CallFlow, request: LeanRequest, call_token: str | None, s
     except (WebhookRejected, Problem) as error:
         _note_refusal(request, error)
         return _hang_up(error.status)
+    except StoreUnavailable as error:
+        status = problems.problem_of(error).status
+        return _ask_again(flow, request) if _is_token(flow, call_token) else _hang_up(status)
     except Exception as error:
         return _hang_up(problems.problem_of(error).status)
     try:
@@ -126,6 +130,18 @@ async def _speak(flow: CallFlow, request: LeanRequest, call_token: str | None, s
         said = flow.apology(current)
     # Some pages say that ring and hangup notices come to the answer URL, too: those want no document.
     return Reply(200, current.provider.render(*said), XML) if said else _empty()
+
+
+def _is_token(flow: CallFlow, call_token: str | None) -> bool:
+    return call_token is not None and flow.links.read_token(call_token) is not None
+
+
+def _ask_again(flow: CallFlow, request: LeanRequest) -> Reply:
+    """While the store is lost nobody knows whose call this is: its carrier is to come back, and the call goes on."""
+    reading, key_try = _place_of(request)
+    place = f"?k={key_try}" if key_try is not None else "" if reading is None else f"?n={reading}"
+    url = flow.links.public_urls_of(request.scope["raw_path"].decode("ascii"))[0] + place
+    return Reply(200, ask_again_xml(url), XML)
 
 
 async def _notice(

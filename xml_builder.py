@@ -73,6 +73,11 @@ SILENT_HANGUP_XML = b"<Response><Hangup/></Response>"
 """In every dialect: the answer to a callback that must learn nothing."""
 
 
+def ask_again_xml(url: str) -> bytes:
+    """In every dialect: wait for a second, and ask there."""
+    return f'<Response><Wait length="1"/>{_redirect(url)}</Response>'.encode()
+
+
 _PLAIN = frozenset({Speak, Pause, PlayAudio, Hangup})
 
 

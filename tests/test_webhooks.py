@@ -209,16 +209,35 @@ async def test_trouble_during_an_authentic_call_still_answers_xml_with_200(
     vobiz_call.read(answer.content)
 
 
-@pytest.mark.parametrize(("error", "status"), [(StoreUnavailable("gone"), 503), (RuntimeError("bug"), 500)])
 async def test_trouble_before_a_call_is_known_answers_xml_with_an_error(
-    call: Call, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+    call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> None:
-        raise error
+        raise RuntimeError("bug")
 
     monkeypatch.setattr(call.service.app.state.service._store, "find_by_id", broken)
     answer = await call.post(f"/answer/{call.token}?n=1", Event="StartApp")
-    assert (answer.status_code, answer.text) == (status, HANGUP)
+    assert (answer.status_code, answer.text) == (500, HANGUP)
+
+
+@pytest.mark.parametrize("place", ["/answer/{}?n=1", "/otp-choice/{}?n=1", "/otp-choice/{}?k=1", "/answer/{}"])
+async def test_while_the_store_is_lost_a_carrier_is_told_to_come_back(
+    call: Call, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    async def lost(*_: Any) -> None:
+        raise StoreUnavailable("gone")
+
+    path = place.format(call.token)
+    with monkeypatch.context() as patched:
+        patched.setattr(call.service.app.state.service._store, "find_by_id", lost)
+        answer = await call.post(path, Event="StartApp", Digits="1")
+        guessed = await call.post(place.format("0" * 68), Event="StartApp")
+    assert answer.status_code == 200
+    again = f'<Wait length="1"/><Redirect method="POST">{call.service.settings.base_url}{path}</Redirect>'
+    assert answer.text == f"<Response>{again}</Response>"
+    vobiz_call.read(answer.content)
+    assert (guessed.status_code, guessed.text) == (404, HANGUP)
+    assert "Redirect" in (await call.post(path, Event="Redirect")).text
 
 
 # What a callback does not say, and what it says wrongly
