@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -33,8 +33,18 @@ Command = Coroutine[Any, Any, Any]
 class RedisOtpStore(OtpStore):
     """The store of any number of processes and machines. Its clock is one that they share."""
 
-    def __init__(self, redis: Redis, pages: RedisPages, sealer: Sealer, clock: Clock, rules: StoreRules) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        pages: RedisPages,
+        sealer: Sealer,
+        clock: Clock,
+        rules: StoreRules,
+        limited: Collection[str] | None = None,
+    ) -> None:
+        """`limited` are the carriers whose calls under way are counted, as they take only so many; None: all."""
         super().__init__(sealer, clock, rules)
+        self._limited = limited
         self._redis = redis
         self._pages = pages
         self._seen: OrderedDict[str, Seen] = OrderedDict()
@@ -124,16 +134,25 @@ class RedisOtpStore(OtpStore):
                 yield from self._index_message(record, was.message if was else None, record.message)
 
     def _index_call(self, record: Verification, before: Call | None, call: Call | None) -> Iterator[Command]:
-        was_in, is_in = _count_key(before), _count_key(call)
+        was_in, is_in = self._count_key(before), self._count_key(call)
         if was_in and was_in != is_in:
             yield self._redis.call(was_in, "ZREM", was_in, _raw(record.id))
-        if call is None or is_in is None:
+        if call is None or not call.is_live:
             return
-        if was_in != is_in or before is None or before.overdue_at != call.overdue_at:
+        if is_in and (was_in != is_in or before is None or before.overdue_at != call.overdue_at):
             yield self._redis.call(is_in, "ZADD", is_in, call.overdue_at + NEWS_GRACE_SECONDS, _raw(record.id))
         if call.call_id and (before is None or before.call_id != call.call_id):
             longest_seconds = 2 * (call.ring_timeout_seconds + call.time_limit_seconds) + NEWS_GRACE_SECONDS
             yield self._lead_to(record, _key_of("call", call.provider, call.call_id), longest_seconds)
+
+    def _count_key(self, call: Call | None) -> bytes | None:
+        """Where a call is counted, if it is."""
+        if call is None or not call.is_live:
+            return None
+        if call.state is CallState.QUEUED:
+            return _queued_key(call.provider)
+        is_counted = self._limited is None or call.provider in self._limited
+        return _live_key(call.provider) if is_counted else None
 
     def _index_message(
         self, record: Verification, before: Message | None, message: Message | None
@@ -223,10 +242,3 @@ def _live_key(provider: str) -> bytes:
 
 def _queued_key(provider: str) -> bytes:
     return f"otp:queued-calls:{provider}".encode()
-
-
-def _count_key(call: Call | None) -> bytes | None:
-    """Where a call is counted, if it is."""
-    if call is None or not call.is_live:
-        return None
-    return _queued_key(call.provider) if call.state is CallState.QUEUED else _live_key(call.provider)

@@ -87,7 +87,8 @@ def open_stores(settings: Settings, clock: Clock) -> Stores:
     shared_clock = SharedClock(redis, clock)
     clock = Clock(now=shared_clock.now, wall=clock.wall, sleep=clock.sleep)
     pages = RedisPages(redis, shared_clock, PageSealer(settings.otp_secrets))
-    otp = RedisOtpStore(redis, pages, sealer, clock, rules)
+    limited = [name for name in settings.provider_names if settings.of_carrier(name, "concurrent_calls")]
+    otp = RedisOtpStore(redis, pages, sealer, clock, rules, limited)
     # The older secret while one is replaced, so that what was counted still counts.
     guard_key = derive_key(settings.otp_secrets[-1], b"guard store")
     return Stores(clock, otp, RedisGuardStore(redis, clock, guard_key), RedisJobs(url), redis, shared_clock)
