@@ -63,7 +63,10 @@ class SharedTrouble:
         await self._store.forget(self._failing)
 
     async def pause(self, until: float, seconds: float) -> None:
-        await self._store.replace(self._pause, msgspec.msgpack.encode(until), seconds)
+        """The longest one that any worker was told."""
+        standing = await self._store.recall(self._pause)
+        if standing is None or msgspec.msgpack.decode(standing, type=float) < until:
+            await self._store.replace(self._pause, msgspec.msgpack.encode(until), seconds)
 
     async def claim_probe(self, open_until: float) -> bool:
         """Of all workers, one may try once this opening is over."""

@@ -104,14 +104,17 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class GuardStore(Protocol):
-    """All methods raise StoreUnavailable when the store cannot answer, and then nothing is let through."""
+    """All methods but `refund` raise StoreUnavailable when it cannot answer, and then nothing is let through."""
 
     async def reserve(self, charges: Sequence[Charge]) -> Reservation | list[Exceeded]:
         """Count all charges, or none of them and say which do not fit. No two of them have one key."""
         ...
 
     async def refund(self, reservation: Reservation) -> None:
-        """Take back what was reserved, as if it had never been counted."""
+        """Take back what was reserved, as if it had never been counted.
+
+        Without the store it stays counted, and nothing is raised: what came of a request stands.
+        """
         ...
 
     async def room(self, charge: Charge) -> tuple[int, int]:

@@ -5,7 +5,7 @@ to be read again is sealed. On a Redis Cluster each number has a place of its ow
 lies in one slot; a reservation over several slots counts too much for a moment, never too little.
 """
 
-import contextlib
+import logging
 import math
 import secrets
 import struct
@@ -52,6 +52,8 @@ from redis_guard_scripts import (
     without_sum,
 )
 
+logger = logging.getLogger(__name__)
+
 SHARED_SLOT = b"{guard}"
 # 120 bits: no two of 100 million names are alike, and they are text for whoever looks.
 _NAME_BYTES = 15
@@ -89,14 +91,14 @@ class RedisGuardStore:
             try:
                 refused = await self._reserve_in_one_slot(group, now, counts=not exceeded)
             except StoreUnavailable:
-                await self._take_back(counted, now)
+                await self.refund(Reservation(counted, now))
                 raise
             exceeded += refused
             if not exceeded:
                 counted += group
         if not exceeded:
             return Reservation(charges, now)
-        await self._take_back(counted, now)
+        await self.refund(Reservation(counted, now))
         return sorted(exceeded, key=lambda one: charges.index(one.charge))
 
     def _by_slot(self, charges: Sequence[Charge]) -> list[Sequence[Charge]]:
@@ -125,17 +127,15 @@ class RedisGuardStore:
             raise StoreFull("more is counted than the store can hold in one sum")
         return exceeded
 
-    async def _take_back(self, charges: Sequence[Charge], at: float) -> None:
-        """Without the store it stays counted: too much rather than too little."""
-        with contextlib.suppress(StoreUnavailable):
-            await self.refund(Reservation(charges, at))
-
     async def refund(self, reservation: Reservation) -> None:
         for charges in self._by_slot(reservation.charges):
             arguments: list[float] = []
             for charge in charges:
                 arguments += (charge.rule.entry_at(reservation.at), charge.amount)
-            await self._redis.run(REFUND, [self._key_of(charge) for charge in charges], *arguments)
+            try:
+                await self._redis.run(REFUND, [self._key_of(charge) for charge in charges], *arguments)
+            except StoreUnavailable as error:
+                logger.warning("what was not used stays counted: %s", error)
 
     async def room(self, charge: Charge) -> tuple[int, int]:
         key, now = self._key_of(charge), self._clock.now()

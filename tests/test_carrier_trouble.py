@@ -153,6 +153,8 @@ async def test_after_429_all_workers_leave_the_carrier_alone(store: GuardStore, 
     one.note_failure(ProviderThrottled("slowly", 20))
     one.note_failure(ProviderThrottled("slowly", 5))
     await one.told()
+    other.note_failure(ProviderThrottled("slowly", 5))
+    await other.told()
     assert [await gives_turns(line) for line in (one, other)] == [False, False]
     assert other.health().state is LineState.PAUSED
     fake_time.advance(19.9)

@@ -203,6 +203,23 @@ async def test_without_charges_the_store_is_not_asked(fake_time: FakeTime) -> No
         await store.reserve([charge(FEW)])
 
 
+async def test_what_cannot_be_taken_back_stays_counted_and_fails_nobody(
+    store: RedisGuardStore, redis_server: RedisServer
+) -> None:
+    reservation = await store.reserve([charge(FEW), charge(FEW, subject="b")])
+    assert isinstance(reservation, Reservation)
+    await store.reserve([charge(FEW)])
+    with redis_server.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            await store.refund(reservation)
+        finally:
+            client.config_set("maxmemory", 0)
+    assert await store.room(charge(FEW)) == (1, 60)
+    await store.refund(reservation)
+    assert await store.room(charge(FEW)) == (2, 60)
+
+
 async def test_a_full_server_refuses_and_keeps_what_it_has(
     store: RedisGuardStore, redis_server: RedisServer, fake_time: FakeTime
 ) -> None:
