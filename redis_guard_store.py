@@ -64,17 +64,27 @@ _SPARE_MS = 1000
 
 
 class RedisGuardStore:
-    """`key` is the same in all processes: with another one, nothing of what was counted is found."""
+    """The key of names is the same in all processes: with another one, nothing of what was counted is found."""
 
-    def __init__(self, redis: Redis, clock: Clock, key: bytes) -> None:
+    def __init__(self, redis: Redis, clock: Clock, key: bytes = b"") -> None:
         self._redis = redis
         self._clock = clock
-        self._name_key = blake2b(b"names", key=key[:64]).digest()
-        self._seal_key = blake2b(b"values", key=key[:64]).digest()
         self._name = lru_cache(maxsize=_NAMES_KEPT)(self._make_name)
-        self._blocks = SHARED_SLOT + self._name("blocks")
+        self.use_names(key)
+
+    def use_names(self, key: bytes) -> None:
+        """Until there is a key nothing can be found."""
+        self._name_key = blake2b(b"names", key=key[:64]).digest() if key else b""
+        self._seal_key = blake2b(b"values", key=key[:64]).digest()
+        self._name.cache_clear()
+
+    @property
+    def _blocks(self) -> bytes:
+        return SHARED_SLOT + self._name("blocks")
 
     def _make_name(self, text: str) -> bytes:
+        if not self._name_key:
+            raise StoreUnavailable("the store has not been reached yet")
         return urlsafe_b64encode(blake2b(text.encode(), digest_size=_NAME_BYTES, key=self._name_key).digest())
 
     def _key_of(self, charge: Charge) -> bytes:

@@ -50,6 +50,10 @@ class RedisOtpStore(OtpStore):
         self._seen: OrderedDict[str, Seen] = OrderedDict()
         self._turns: dict[str, deque[asyncio.Future[None]]] = {}  # of lines that are at work: who waits for them
 
+    def use_names(self, key: bytes) -> None:
+        self._pages.use_names(key)
+        self._seen.clear()
+
     async def _on_page(self, line: str, step: Step[T]) -> T:
         give_up_at = time.monotonic() + STEP_SECONDS
         waiting = self._turns.get(line)

@@ -7,6 +7,7 @@ knows what it has kept already, and each write says until when its sender waits 
 import asyncio
 from enum import StrEnum
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,7 +17,7 @@ from number_page import EMPTY_PAGE, NumberPage, OpenPage
 from otp_store import StoreUnavailable
 from redis_clock import SharedClock
 from redis_connection import Redis, Script
-from sealing import PAGE_NONCE_BYTES, PageSealer, Unsealable
+from sealing import PAGE_NONCE_BYTES, PageSealer, Unsealable, derive_key
 
 # A write counts for as long as its sender waits for it.
 WRITE_SECONDS = 0.5
@@ -94,6 +95,7 @@ class RedisPages:
         self._shared = shared
         self._sealer = sealer
         self._shards = _even_shards()
+        self._name_key = b""
         self._place = lru_cache(maxsize=8192)(self._find_place)
 
     async def load(self, line: str) -> Seen:
@@ -135,9 +137,16 @@ class RedisPages:
     def _until(self) -> int:
         return int((self._shared.server_now() + WRITE_SECONDS) * 1000)
 
+    def use_names(self, key: bytes) -> None:
+        """Until then nothing can be found."""
+        self._name_key = derive_key(key.hex(), b"pages")
+        self._place.cache_clear()
+
     def _find_place(self, line: str) -> tuple[bytes, bytes]:
-        """The prefix of the keys of its shard, and the key of its page."""
-        name = self._sealer.name(line)
+        """The prefix of its shard's keys, and the key of its page: 128 bits that tell nothing of the number."""
+        if not self._name_key:
+            raise StoreUnavailable("the store has not been reached yet")
+        name = blake2b(line.encode(), digest_size=16, key=self._name_key).digest()
         shard = self._shards[name[0] % SHARDS]
         return shard, shard + name
 

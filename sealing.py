@@ -163,17 +163,13 @@ class Sealer:
 class PageSealer:
     """Seals all that a store keeps of a number (AES-256-GCM), and names it without the number.
 
-    A key per number, as one key must not seal without end. While a secret is being replaced the older one names.
+    A key per number, as one key must not seal without end.
     """
 
     def __init__(self, secrets_in_use: Sequence[str]) -> None:
-        self._namer = hmac.new(derive_key(secrets_in_use[-1], b"page name"), digestmod=sha256)
+        self.is_rotating = len(secrets_in_use) > 1
         self._keyers = [hmac.new(derive_key(secret, b"page"), digestmod=sha256) for secret in secrets_in_use]
         self._ciphers = lru_cache(maxsize=_NUMBERS_AT_HAND)(self._make_ciphers)
-
-    def name(self, line: str) -> bytes:
-        """128 bits that are always the same for one number, and tell nothing of it."""
-        return _digest(self._namer, line)[:16]
 
     def _make_ciphers(self, line: str) -> list[AESGCM]:
         return [AESGCM(_digest(keyer, line)) for keyer in self._keyers]

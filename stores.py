@@ -16,9 +16,10 @@ from redis_clock import SharedClock
 from redis_connection import Redis
 from redis_guard_store import RedisGuardStore
 from redis_jobs import RedisJobs
+from redis_names import NameKey
 from redis_otp_store import RedisOtpStore
 from redis_pages import RedisPages
-from sealing import PageSealer, Sealer, derive_key
+from sealing import PageSealer, Sealer
 from settings import ResendCode, Settings
 
 CONNECT_AGAIN_SECONDS = 0.5
@@ -34,6 +35,7 @@ class Stores:
     jobs: Jobs
     redis: Redis | None = None
     shared_clock: SharedClock | None = None
+    names: NameKey | None = None
 
     async def open(self) -> None:
         """Connect. With a Redis that is lost just now we start all the same: requests say so until it is back."""
@@ -41,24 +43,27 @@ class Stores:
             await self._connect()
 
     async def _connect(self) -> None:
-        if self.redis is not None and self.shared_clock is not None:
-            await self.redis.open()
+        if self.redis is not None and self.shared_clock is not None and self.names is not None:
+            if not self.redis.is_open:
+                await self.redis.open()
             await self.shared_clock.sync()
+            await self.names.load()
 
     async def keep(self) -> None:
         """What has to go on all the time; runs until it is cancelled."""
         tasks: list[Coroutine[Any, Any, None]] = [self.jobs.work()]
-        if self.redis is not None and self.shared_clock is not None:
+        if self.redis is not None and self.shared_clock is not None and self.names is not None:
             tasks += [
-                self._connect_at_last(self.redis),
+                self._connect_at_last(self.names),
                 self.shared_clock.keep_in_sync(),
+                self.names.keep(),
                 redis_checks.watch_evictions(self.redis, self.clock),
             ]
         await asyncio.gather(*tasks)
 
-    async def _connect_at_last(self, redis: Redis) -> None:
+    async def _connect_at_last(self, names: NameKey) -> None:
         """Where Redis was lost at the start; a connection that was up once is kept by itself."""
-        while not redis.is_open:
+        while not names.are_known:
             await self.clock.sleep(CONNECT_AGAIN_SECONDS)
             with contextlib.suppress(StoreUnavailable):
                 await self._connect()
@@ -81,14 +86,20 @@ def open_stores(settings: Settings, clock: Clock) -> Stores:
     sealer = Sealer(settings.otp_secrets)
     url = settings.redis_url.get_secret_value()
     if not url:
-        guard = MemoryGuardStore(clock, 2 * settings.store_capacity)  # a call counts for its number and prefix
-        return Stores(clock, MemoryOtpStore(sealer, clock, rules), guard, MemoryJobs(clock))
+        in_memory = MemoryGuardStore(clock, 2 * settings.store_capacity)  # a call counts for number and prefix
+        return Stores(clock, MemoryOtpStore(sealer, clock, rules), in_memory, MemoryJobs(clock))
     redis = Redis(url, clock)
     shared_clock = SharedClock(redis, clock)
     clock = Clock(now=shared_clock.now, wall=clock.wall, sleep=clock.sleep)
-    pages = RedisPages(redis, shared_clock, PageSealer(settings.otp_secrets))
+    sealer_of_pages = PageSealer(settings.otp_secrets)
     limited = [name for name in settings.provider_names if settings.of_carrier(name, "concurrent_calls")]
+    pages = RedisPages(redis, shared_clock, sealer_of_pages)
     otp = RedisOtpStore(redis, pages, sealer, clock, rules, limited)
-    # The older secret while one is replaced, so that what was counted still counts.
-    guard_key = derive_key(settings.otp_secrets[-1], b"guard store")
-    return Stores(clock, otp, RedisGuardStore(redis, clock, guard_key), RedisJobs(url), redis, shared_clock)
+    guard = RedisGuardStore(redis, clock)
+
+    def use_names(key: bytes) -> None:
+        otp.use_names(key)
+        guard.use_names(key)
+
+    names = NameKey(redis, sealer_of_pages, use_names)
+    return Stores(clock, otp, guard, RedisJobs(url), redis, shared_clock, names)

@@ -19,6 +19,8 @@ from tests.mode_cases import ModeCases
 from tests.redis_servers import RedisServer
 from tests.store_cases import SEALER, StoreCases
 
+SECRET = "a secret that is only used in tests"
+
 
 @pytest.fixture
 async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
@@ -35,5 +37,6 @@ class TestRedisOtpStore(StoreCases, ModeCases):
 
     def make_store(self, time: FakeTime, **options: Any) -> OtpStore:
         shared = SharedClock(self.redis, Clock())
-        pages = RedisPages(self.redis, shared, PageSealer([secrets.token_hex()]))
+        pages = RedisPages(self.redis, shared, PageSealer([SECRET]))
+        pages.use_names(secrets.token_bytes(32))
         return RedisOtpStore(self.redis, pages, SEALER, time.clock, StoreRules(**options))
