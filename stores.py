@@ -1,24 +1,13 @@
 """What the service remembers and still has to do: in one process, or shared by many through Redis."""
 
-import asyncio
-import contextlib
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
 
-import redis_checks
 from clock import Clock
 from guard_store import GuardStore, MemoryGuardStore
 from jobs import Jobs, MemoryJobs
 from number_page import StoreRules
-from otp_store import MemoryOtpStore, OtpStore, StoreUnavailable
-from redis_clock import SharedClock
-from redis_connection import Redis
-from redis_guard_store import RedisGuardStore
-from redis_jobs import RedisJobs
-from redis_otp_store import RedisOtpStore
-from redis_pages import RedisPages
-from sealing import PageSealer, Sealer, derive_key
+from otp_store import MemoryOtpStore, OtpStore
+from sealing import Sealer
 from settings import ResendCode, Settings
 
 
@@ -30,28 +19,16 @@ class Stores:
     otp: OtpStore
     guard: GuardStore
     jobs: Jobs
-    redis: Redis | None = None
-    shared_clock: SharedClock | None = None
 
     async def open(self) -> None:
-        """Connect. With a Redis that is lost just now we start all the same: requests say so until it is back."""
-        if self.redis is None or self.shared_clock is None:
-            return
-        with contextlib.suppress(StoreUnavailable):
-            await self.redis.open()
-            await self.shared_clock.sync()
+        """Connect, where there is something to connect to."""
 
     async def keep(self) -> None:
         """What has to go on all the time; runs until it is cancelled."""
-        tasks: list[Coroutine[Any, Any, None]] = [self.jobs.work()]
-        if self.redis is not None and self.shared_clock is not None:
-            tasks += [self.shared_clock.keep_in_sync(), redis_checks.watch_evictions(self.redis, self.clock)]
-        await asyncio.gather(*tasks)
+        await self.jobs.work()
 
     async def close(self) -> None:
         """The last step: `jobs` are closed before what they work with."""
-        if self.redis is not None:
-            await self.redis.close()
 
 
 def open_stores(settings: Settings, clock: Clock) -> Stores:
@@ -64,15 +41,10 @@ def open_stores(settings: Settings, clock: Clock) -> Stores:
         capacity=settings.store_capacity,
     )
     sealer = Sealer(settings.otp_secrets)
-    url = settings.redis_url.get_secret_value()
-    if not url:
-        guard = MemoryGuardStore(clock, 2 * settings.store_capacity)  # a call counts for its number and prefix
-        return Stores(clock, MemoryOtpStore(sealer, clock, rules), guard, MemoryJobs(clock))
-    redis = Redis(url, clock)
-    shared_clock = SharedClock(redis, clock)
-    clock = Clock(now=shared_clock.now, wall=clock.wall, sleep=clock.sleep)
-    pages = RedisPages(redis, shared_clock, PageSealer(settings.otp_secrets))
-    otp = RedisOtpStore(redis, pages, sealer, clock, rules)
-    # The older secret while one is replaced, so that what was counted still counts.
-    guard_key = derive_key(settings.otp_secrets[-1], b"guard store")
-    return Stores(clock, otp, RedisGuardStore(redis, clock, guard_key), RedisJobs(url), redis, shared_clock)
+    if settings.redis_address:
+        # Imported only here: clients and job library take 8 MB and a tenth of a second that only a Redis is worth.
+        from redis_stores import open_redis_stores
+
+        return open_redis_stores(settings, clock, rules, sealer)
+    guard = MemoryGuardStore(clock, 2 * settings.store_capacity)  # a call counts for its number and prefix
+    return Stores(clock, MemoryOtpStore(sealer, clock, rules), guard, MemoryJobs(clock))
