@@ -182,9 +182,9 @@ async def _config(redis: RedisConnection) -> dict[str, str] | None:
 
 
 def _fields(reply: Any) -> dict[str, str]:
-    """INFO as a table. Raises: StoreUnavailable for what is no such reply, such as a refused password."""
+    """INFO as a table. Raises: StoreUnavailable for what is no such reply."""
     if not isinstance(reply, bytes):
-        raise StoreUnavailable
+        raise StoreUnavailable("the store does not tell what it is")
     return dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
 
 

@@ -37,7 +37,7 @@ _PING = pack(("PING",))
 # What the server says in an error's first word, as people are told it. Never more of it: the rest can hold a key.
 _TROUBLE = {
     "OOM": "the store is full",
-    "READONLY": "the store is a replica now",
+    "READONLY": "the store is a replica, which takes no writes: the primary is needed",
     "LOADING": "the store is loading its data",
     "BUSY": "the store is busy with a script",
     "MISCONF": "the store cannot save its data",

@@ -26,7 +26,6 @@ import ops
 import pages
 import problems
 import recorded_audio
-import redis_checks
 import webhooks
 from banner import banner
 from carriers import open_carrier, open_texter
@@ -38,8 +37,6 @@ from log_format import set_up_logging
 from ops import Readiness
 from otp_store import StoreUnavailable
 from protection import Protection, open_protection
-from redis_checks import Severity
-from redis_connection import Redis
 from services import Services, open_services
 from settings import BadSettings, NoInput, Settings, load_settings
 from simulator import phone
@@ -336,15 +333,22 @@ def _work() -> int:
 
 def _check_redis(settings: Settings) -> None:
     """Look at Redis before anything is served. Raises: BadSettings."""
-    clock, address, url = Clock(), settings.redis_address, settings.redis_url.get_secret_value()
+    # Imported only here, as in `stores.py`.
+    import redis_checks
+    from redis_connection import Redis
+    from redis_stores import check_names
+
+    clock, url = Clock(), settings.redis_url.get_secret_value()
     try:
         findings = asyncio.run(redis_checks.look_patiently(lambda: Redis(url, clock), clock))
-    except StoreUnavailable:
-        problem = f"REDIS_URL: no Redis at {address} that answers, and takes the password if one is needed"
-        raise BadSettings([problem]) from None
-    refused = [finding for finding in findings if finding.severity is Severity.REFUSE]
-    if refused:
-        raise BadSettings([f"REDIS_URL: the Redis at {address} cannot be used: {one.text}" for one in refused])
+        reasons = [one.text for one in findings if one.severity is redis_checks.Severity.REFUSE]
+        if not reasons:
+            asyncio.run(check_names(settings))
+    except StoreUnavailable as error:
+        reasons = [str(error)]
+    if reasons:
+        place = f"REDIS_URL: the Redis at {settings.redis_address} cannot be used"
+        raise BadSettings([f"{place}: {reason}" for reason in reasons])
     for finding in findings:
         redis_checks.report(finding)
 

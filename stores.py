@@ -1,28 +1,14 @@
 """What the service remembers and still has to do: in one process, or shared by many through Redis."""
 
-import asyncio
-import contextlib
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
 
-import redis_checks
 from clock import Clock
 from guard_store import GuardStore, MemoryGuardStore
 from jobs import Jobs, MemoryJobs
 from number_page import StoreRules
-from otp_store import MemoryOtpStore, OtpStore, StoreUnavailable
-from redis_clock import SharedClock
-from redis_connection import Redis
-from redis_guard_store import RedisGuardStore
-from redis_jobs import RedisJobs
-from redis_names import NameKey
-from redis_otp_store import RedisOtpStore
-from redis_pages import RedisPages
-from sealing import PageSealer, Sealer
+from otp_store import MemoryOtpStore, OtpStore
+from sealing import Sealer
 from settings import ResendCode, Settings
-
-CONNECT_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,45 +19,16 @@ class Stores:
     otp: OtpStore
     guard: GuardStore
     jobs: Jobs
-    redis: Redis | None = None
-    shared_clock: SharedClock | None = None
-    names: NameKey | None = None
 
     async def open(self) -> None:
-        """Connect. With a Redis that is lost just now we start all the same: requests say so until it is back."""
-        with contextlib.suppress(StoreUnavailable):
-            await self._connect()
-
-    async def _connect(self) -> None:
-        if self.redis is not None and self.shared_clock is not None and self.names is not None:
-            if not self.redis.is_open:
-                await self.redis.open()
-            await self.shared_clock.sync()
-            await self.names.load()
+        """Connect, where there is something to connect to."""
 
     async def keep(self) -> None:
         """What has to go on all the time; runs until it is cancelled."""
-        tasks: list[Coroutine[Any, Any, None]] = [self.jobs.work()]
-        if self.redis is not None and self.shared_clock is not None and self.names is not None:
-            tasks += [
-                self._connect_at_last(self.names),
-                self.shared_clock.keep_in_sync(),
-                self.names.keep(),
-                redis_checks.watch_evictions(self.redis, self.clock),
-            ]
-        await asyncio.gather(*tasks)
-
-    async def _connect_at_last(self, names: NameKey) -> None:
-        """Where Redis was lost at the start; a connection that was up once is kept by itself."""
-        while not names.are_known:
-            await self.clock.sleep(CONNECT_AGAIN_SECONDS)
-            with contextlib.suppress(StoreUnavailable):
-                await self._connect()
+        await self.jobs.work()
 
     async def close(self) -> None:
         """The last step: `jobs` are closed before what they work with."""
-        if self.redis is not None:
-            await self.redis.close()
 
 
 def open_stores(settings: Settings, clock: Clock) -> Stores:
@@ -84,22 +41,10 @@ def open_stores(settings: Settings, clock: Clock) -> Stores:
         capacity=settings.store_capacity,
     )
     sealer = Sealer(settings.otp_secrets)
-    url = settings.redis_url.get_secret_value()
-    if not url:
-        in_memory = MemoryGuardStore(clock, 2 * settings.store_capacity)  # a call counts for number and prefix
-        return Stores(clock, MemoryOtpStore(sealer, clock, rules), in_memory, MemoryJobs(clock))
-    redis = Redis(url, clock)
-    shared_clock = SharedClock(redis, clock)
-    clock = Clock(now=shared_clock.now, wall=clock.wall, sleep=clock.sleep)
-    sealer_of_pages = PageSealer(settings.otp_secrets)
-    limited = [name for name in settings.provider_names if settings.of_carrier(name, "concurrent_calls")]
-    pages = RedisPages(redis, shared_clock, sealer_of_pages)
-    otp = RedisOtpStore(redis, pages, sealer, clock, rules, limited)
-    guard = RedisGuardStore(redis, clock)
+    if settings.redis_address:
+        # Imported only here: clients and job library take 8 MB and a tenth of a second that only a Redis is worth.
+        from redis_stores import open_redis_stores
 
-    def use_names(key: bytes) -> None:
-        otp.use_names(key)
-        guard.use_names(key)
-
-    names = NameKey(redis, sealer_of_pages, use_names)
-    return Stores(clock, otp, guard, RedisJobs(url), redis, shared_clock, names)
+        return open_redis_stores(settings, clock, rules, sealer)
+    guard = MemoryGuardStore(clock, 2 * settings.store_capacity)  # a call counts for its number and prefix
+    return Stores(clock, MemoryOtpStore(sealer, clock, rules), guard, MemoryJobs(clock))

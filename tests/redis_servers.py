@@ -38,9 +38,14 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """One server with a directory of its own. `options` are as in redis.conf, with `_` for `-`."""
+    """One server with a directory of its own.
 
-    def __init__(self, *, binary: str = BINARY, port: int | None = None, **options: str | int) -> None:
+    `options` are as in redis.conf, with `_` for `-`, and a tuple for a value of several words.
+    """
+
+    def __init__(
+        self, *, binary: str = BINARY, port: int | None = None, **options: str | int | tuple[str | int, ...]
+    ) -> None:
         self._binary = binary
         self._options = options
         self._directory = Path(tempfile.mkdtemp(prefix="redis-"))
@@ -63,7 +68,7 @@ class RedisServer:
         """Returns when the server takes connections, with all that it had saved."""
         self._is_ready = threading.Event()
         self._lines = []
-        options = {
+        options: dict[str, Any] = {
             "port": self.port,
             "bind": "127.0.0.1",
             "unixsocket": self.path,
@@ -72,7 +77,9 @@ class RedisServer:
             "appendonly": "no",
             **{name.replace("_", "-"): value for name, value in self._options.items()},
         }
-        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        arguments: list[str] = []
+        for name, value in options.items():
+            arguments += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
         self._process = subprocess.Popen(
             [self._binary, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

@@ -23,11 +23,12 @@ import yaml  # type: ignore[import-untyped]
 from bench.rolling import REQUESTS_A_SECOND, Answers, keep_asking
 from bench.servers import free_port, service
 from clock import Clock
-from redis_checks import look
+from redis_checks import look_patiently
+from redis_connection import Redis
 from server import DRAIN_SECONDS
 from settings import Settings, load_settings
 from tests.conftest import OTP_SECRET, VOBIZ_TOKEN, keep_secret
-from tests.raw_redis import RawRedis, redis_server
+from tests.redis_servers import RedisServer
 from tests.test_server import GUARDED_ENVIRONMENT, environment, program, wait_for_line
 
 ROOT = Path(__file__).parent.parent
@@ -149,13 +150,11 @@ def test_the_settings_of_compose_and_kubernetes_start_the_service() -> None:
     assert load_settings(**{**given, **pod, "redis_url": "rediss://redis.example.com"}).stop_delay_seconds > 0
 
 
-async def test_redis_conf_passes_the_look_at_the_start(tmp_path: Path) -> None:
-    with redis_server(tmp_path, "--include", str(DEPLOY / "redis.conf")) as port:
-        connection = RawRedis(port)
-        await connection.open()
-        assert await look(connection, Clock()) == []
-        assert await connection.call(None, b"CONFIG", b"GET", b"maxmemory") == [b"maxmemory", b"1073741824"]
-        await connection.close()
+async def test_redis_conf_passes_the_look_at_the_start() -> None:
+    clock = Clock()
+    with RedisServer(include=str(DEPLOY / "redis.conf")) as server:
+        assert await look_patiently(lambda: Redis(server.url, clock), clock) == []
+        assert server.client().config_get("maxmemory") == {"maxmemory": "1073741824"}
 
 
 def test_the_unit_is_valid_and_hardened(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from redis_jobs import JOBS_AT_ONCE, RedisJobs
 from sealing import Sealer
 from tests.conftest import OTP_SECRET, FakeTime, RunningService, keep_secret, leaks_in
 from tests.function_carriers import SLOW, FunctionCarrier, FunctionCarriers, call_id, run_carriers
-from tests.small_redis import RedisServer
+from tests.redis_servers import RedisCluster, RedisServer
 from voice_provider import CallState, ProviderUnavailable
 
 PATIENCE_SECONDS = 60.0
@@ -32,27 +32,15 @@ LANE = dial_lane("vobiz")
 SEALER = Sealer((OTP_SECRET,))
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture
-def redis(server: RedisServer) -> RedisServer:
-    return emptied(server)
-
-
-def emptied(server: RedisServer) -> RedisServer:
-    with server.client() as client:
-        client.flushall()
-    return server
+def redis(redis_server: RedisServer) -> RedisServer:
+    return redis_server
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RedisServer]:
-    with RedisServer(is_cluster=True) as server:
-        yield server
+def cluster() -> Iterator[RedisCluster]:
+    with RedisCluster(primaries=1) as cluster:
+        yield cluster
 
 
 @pytest.fixture(params=["memory", "redis", "cluster"])
@@ -60,7 +48,11 @@ async def jobs(request: pytest.FixtureRequest) -> AsyncIterator[Jobs]:
     if request.param == "memory":
         jobs: Jobs = MemoryJobs(Clock())
     else:
-        jobs = RedisJobs(emptied(request.getfixturevalue(request.param)).url, PATIENCE_SECONDS)
+        server = request.getfixturevalue(request.param)
+        if request.param == "cluster":
+            await server.settled()
+            server.servers[0].client().flushall()
+        jobs = RedisJobs(server.url, PATIENCE_SECONDS)
     yield jobs
     await jobs.close()
 

@@ -2,9 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,23 +12,19 @@ from banner import banner
 from clock import Clock
 from otp_store import StoreUnavailable
 from redis_checks import Finding, look, look_patiently, watch_evictions
+from redis_connection import Redis
 from settings import BadSettings, load_settings
 from tests.conftest import OTP_SECRET, FakeTime, keep_secret
-from tests.raw_redis import RawRedis, redis_server
+from tests.redis_servers import RedisCluster, RedisServer
 
 CLOCK = Clock()
-KEPT = ("--appendonly", "yes", "--appendfsync", "everysec")
-FULL = ("--maxmemory", "100mb", "--maxmemory-policy")
+KEPT: dict[str, Any] = {"appendonly": "yes", "appendfsync": "everysec"}
+FULL = {**KEPT, "maxmemory": "100mb"}
 PASSWORD = keep_secret("redis-password-CANARY")
 
 
-@asynccontextmanager
-async def redis(folder: Path, *options: str) -> AsyncIterator[RawRedis]:
-    with redis_server(folder, *options) as port:
-        connection = RawRedis(port)
-        await connection.open()
-        yield connection
-        await connection.close()
+async def found(url: str) -> list[Finding]:
+    return await look_patiently(lambda: Redis(url, CLOCK), CLOCK)
 
 
 def said(findings: list[Finding]) -> list[tuple[str, str]]:
@@ -42,46 +35,52 @@ def said(findings: list[Finding]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        pytest.param((*KEPT, *FULL, "noeviction"), [], id="as it should be"),
+        pytest.param({**FULL, "maxmemory_policy": "noeviction"}, [], id="as it should be"),
         pytest.param(KEPT, [], id="without a bound"),
         pytest.param(
-            (*KEPT, *FULL, "allkeys-lru"), [("refuse", "maxmemory-policy is allkeys-lru,")], id="evicts all"
+            {**FULL, "maxmemory_policy": "allkeys-lru"},
+            [("refuse", "maxmemory-policy is allkeys-lru,")],
+            id="evicts all",
         ),
         pytest.param(
-            (*KEPT, *FULL, "volatile-ttl"), [("refuse", "maxmemory-policy is volatile-ttl,")], id="evicts ours"
+            {**FULL, "maxmemory_policy": "volatile-ttl"},
+            [("refuse", "maxmemory-policy is volatile-ttl,")],
+            id="evicts ours",
         ),
         pytest.param(
-            (*KEPT, "--maxmemory-policy", "volatile-lru"),
+            {**KEPT, "maxmemory_policy": "volatile-lru"},
             [("warn", "maxmemory-policy is volatile-lru,")],
             id="would evict",
         ),
-        pytest.param((), [("warn", "appendonly is off:")], id="snapshots only"),
-        pytest.param(("--save", ""), [("warn", "appendonly is off:")], id="nothing on disk"),
+        pytest.param({"save": (3600, 1)}, [("warn", "appendonly is off:")], id="snapshots only"),
+        pytest.param({}, [("warn", "appendonly is off:")], id="nothing on disk"),
         pytest.param(
-            ("--appendonly", "yes", "--appendfsync", "no"), [("warn", "appendfsync is no:")], id="no fsync"
+            {"appendonly": "yes", "appendfsync": "no"}, [("warn", "appendfsync is no:")], id="no fsync"
         ),
         pytest.param(
-            (*KEPT, "--rename-command", "CONFIG", ""), [("warn", "it does not")], id="managed, without CONFIG"
+            {**KEPT, "rename_command": ("CONFIG", "")}, [("warn", "it does not")], id="managed, without CONFIG"
         ),
-        pytest.param(
-            (*KEPT, "--replicaof", "127.0.0.1", "1"), [("refuse", "it is a")], id="replica"
-        ),
-        pytest.param((*KEPT, "--cluster-enabled", "yes"), [("warn", "it is a")], id="cluster"),
     ],
 )  # fmt: skip
 async def test_g3_each_configuration_has_its_verdict(
-    tmp_path: Path, options: tuple[str, ...], expected: list[tuple[str, str]]
+    options: dict[str, Any], expected: list[tuple[str, str]]
 ) -> None:
-    async with redis(tmp_path, *options) as connection:
-        assert said(await look(connection, CLOCK)) == expected
+    with RedisServer(**options) as server:
+        assert said(await found(server.url)) == expected
 
 
-async def test_g3_what_is_lost_is_said(tmp_path: Path) -> None:
-    async with redis(tmp_path, "--save", "60", "5") as connection:
-        (finding,) = await look(connection, CLOCK)
+async def test_g3_a_cluster_is_looked_at_in_part() -> None:
+    with RedisCluster(primaries=1, **KEPT) as cluster:
+        await cluster.settled()
+        assert said(await found(cluster.url)) == [("warn", "it is a")]
+
+
+async def test_g3_what_is_lost_is_said() -> None:
+    with RedisServer(save=(60, 5)) as server:
+        (finding,) = await found(server.url)
         assert "all since the last snapshot (save 60 5) is lost" in finding.text
-        await connection.call(None, b"CONFIG", b"SET", b"save", b"")
-        (finding,) = await look(connection, CLOCK)
+        server.client().config_set("save", "")
+        (finding,) = await found(server.url)
         assert "all that it holds is lost" in finding.text
 
 
@@ -186,11 +185,7 @@ async def _at_once() -> None: ...
 
 
 @pytest.fixture
-def _wired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections of the tests', as long as the service has none of its own."""
-    monkeypatch.setattr(
-        server, "_connect_to_redis", lambda settings, _: RawRedis(int(settings.redis_address.split(":")[1]))
-    )
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_checks, "START_PATIENCE_SECONDS", 0)
 
 
@@ -198,32 +193,58 @@ def settings_for(port: int) -> Any:
     return load_settings(redis_url=f"redis://:{PASSWORD}@127.0.0.1:{port}", otp_secret=OTP_SECRET)
 
 
-@pytest.mark.usefixtures("_wired")
-def test_g3_the_start_is_refused_with_one_line_for_each_reason(tmp_path: Path) -> None:
-    options = (*FULL, "allkeys-lfu", "--replicaof", "127.0.0.1", "1")
-    with redis_server(tmp_path, *options) as port, pytest.raises(BadSettings) as bad:
-        server._check_redis(settings_for(port))
-    start = f"REDIS_URL: the Redis at 127.0.0.1:{port} cannot be used: "
-    replica, evicts = bad.value.problems
-    assert replica.startswith(start + "it is a replica")
-    assert evicts.startswith(start + "maxmemory-policy is allkeys-lfu")
-    assert PASSWORD not in str(bad.value)
+def refusals(settings: Any) -> list[str]:
+    """What the start says of Redis when it refuses it, without the words that are always there."""
+    with pytest.raises(BadSettings) as bad:
+        server._check_redis(settings)
+    assert PASSWORD not in str(bad.value) + banner(settings)
+    start = f"REDIS_URL: the Redis at {settings.redis_address} cannot be used: "
+    assert all(problem.startswith(start) for problem in bad.value.problems)
+    return [problem.removeprefix(start) for problem in bad.value.problems]
 
 
-@pytest.mark.usefixtures("_wired")
-def test_g3_what_is_not_refused_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with redis_server(tmp_path) as port:
-        server._check_redis(settings_for(port))
+@pytest.mark.usefixtures("_impatient")
+def test_g3_the_start_is_refused_with_one_line_for_each_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_checks, "OLDEST_VERSION", (99, 0))
+    with RedisServer(requirepass=PASSWORD, **FULL, maxmemory_policy="allkeys-lfu") as redis:
+        old, evicts = refusals(settings_for(redis.port))
+    assert old.startswith("it is version")
+    assert evicts.startswith("maxmemory-policy is allkeys-lfu")
+
+
+def test_g3_what_is_not_refused_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with RedisServer(requirepass=PASSWORD) as redis:
+        server._check_redis(settings_for(redis.port))
     (record,) = caplog.records
     assert (record.levelno, record.getMessage()[:27]) == (logging.WARNING, "Redis: appendonly is off: w")
 
 
-@pytest.mark.usefixtures("_wired")
-@pytest.mark.parametrize("options", [None, ("--requirepass", "another")])
-def test_g3_without_an_answer_the_start_is_refused(tmp_path: Path, options: tuple[str, ...] | None) -> None:
-    with redis_server(tmp_path, *(options or ())) as port:
-        settings = settings_for(port if options else 1)
-        with pytest.raises(BadSettings) as bad:
-            server._check_redis(settings)
-    assert str(bad.value).startswith(f"REDIS_URL: no Redis at {settings.redis_address} that answers")
-    assert PASSWORD not in str(bad.value) + banner(settings)
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        pytest.param({"replicaof": ("127.0.0.1", 1)}, "the store is a replica", id="replica"),
+        pytest.param({"requirepass": "another"}, "the store refused user name or password", id="another password"),
+    ],
+)
+def test_g3_a_redis_that_refuses_us_is_refused_in_its_words(options: dict[str, Any], reason: str) -> None:
+    with RedisServer(**{"requirepass": PASSWORD, **options}) as redis:
+        assert refusals(settings_for(redis.port))[0].startswith(reason)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_g3_a_password_that_is_missing_is_asked_for() -> None:
+    with RedisServer(requirepass=PASSWORD) as redis:
+        settings = load_settings(redis_url=redis.url, otp_secret=OTP_SECRET)
+        assert refusals(settings) == ["the store asks for a password: check REDIS_URL"]
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_g3_without_an_answer_the_start_is_refused() -> None:
+    assert refusals(settings_for(1)) == ["the store cannot be reached"]
+
+
+def test_a_redis_that_belongs_to_another_secret_is_refused(redis_server: RedisServer) -> None:
+    server._check_redis(load_settings(redis_url=redis_server.url, otp_secret=OTP_SECRET))
+    with pytest.raises(BadSettings, match="another OTP_SECRET"):
+        server._check_redis(load_settings(redis_url=redis_server.url, otp_secret=OTP_SECRET[::-1]))

@@ -1,0 +1,89 @@
+"""The stores in Redis, put together."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+import redis_checks
+from clock import Clock
+from number_page import StoreRules
+from otp_store import StoreUnavailable
+from redis_clock import SharedClock
+from redis_connection import Redis
+from redis_guard_store import RedisGuardStore
+from redis_jobs import RedisJobs
+from redis_names import NameKey
+from redis_otp_store import RedisOtpStore
+from redis_pages import RedisPages
+from sealing import PageSealer, Sealer
+from settings import Settings
+from stores import Stores
+
+CONNECT_AGAIN_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RedisStores(Stores):
+    redis: Redis
+    shared_clock: SharedClock
+    names: NameKey
+
+    async def open(self) -> None:
+        """With a Redis that is lost just now we start all the same: requests say so until it is back."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._connect()
+
+    async def _connect(self) -> None:
+        if not self.redis.is_open:
+            await self.redis.open()
+        await self.shared_clock.sync()
+        await self.names.load()
+
+    async def keep(self) -> None:
+        await asyncio.gather(
+            self.jobs.work(),
+            self._connect_at_last(),
+            self.shared_clock.keep_in_sync(),
+            self.names.keep(),
+            redis_checks.watch_evictions(self.redis, self.clock),
+        )
+
+    async def _connect_at_last(self) -> None:
+        """Where Redis was lost at the start; a connection that was up once is kept by itself."""
+        while not self.names.are_known:
+            await self.clock.sleep(CONNECT_AGAIN_SECONDS)
+            with contextlib.suppress(StoreUnavailable):
+                await self._connect()
+
+    async def close(self) -> None:
+        await self.redis.close()
+
+
+def open_redis_stores(settings: Settings, clock: Clock, rules: StoreRules, sealer: Sealer) -> RedisStores:
+    """Nothing is connected yet."""
+    url = settings.redis_url.get_secret_value()
+    redis = Redis(url, clock)
+    shared_clock = SharedClock(redis, clock)
+    clock = Clock(now=shared_clock.now, wall=clock.wall, sleep=clock.sleep)
+    page_sealer = PageSealer(settings.otp_secrets)
+    pages = RedisPages(redis, shared_clock, page_sealer)
+    limited = [name for name in settings.provider_names if settings.of_carrier(name, "concurrent_calls")]
+    otp = RedisOtpStore(redis, pages, sealer, clock, rules, limited)
+    guard = RedisGuardStore(redis, clock)
+
+    def use_names(key: bytes) -> None:
+        otp.use_names(key)
+        guard.use_names(key)
+
+    names = NameKey(redis, page_sealer, use_names)
+    return RedisStores(clock, otp, guard, RedisJobs(url), redis, shared_clock, names)
+
+
+async def check_names(settings: Settings) -> None:
+    """Whether what is in Redis was written with our OTP_SECRET. Raises: StoreUnavailable."""
+    redis = Redis(settings.redis_url.get_secret_value(), Clock())
+    await redis.open()
+    try:
+        await NameKey(redis, PageSealer(settings.otp_secrets), lambda _: None).load()
+    finally:
+        await redis.close()
