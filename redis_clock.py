@@ -20,6 +20,8 @@ class SharedClock:
         self._redis = redis
         self._ahead = own.wall() - boot_seconds()  # until the server was asked
         self._furthest_ahead: float | None = None
+        self.uncertain_seconds = 0.0
+        """By how much `server_now` can be wrong: half of the round trip in which the server was asked."""
 
     def now(self) -> float:
         """Seconds that never go back."""
@@ -37,6 +39,7 @@ class SharedClock:
         answered_at = boot_seconds()
         before = self._ahead
         self._ahead = int(seconds) + int(microseconds) / 1e6 - (asked_at + answered_at) / 2
+        self.uncertain_seconds = (answered_at - asked_at) / 2
         self._furthest_ahead = max(self._ahead, self._furthest_ahead or self._ahead)
         return self._ahead - before
 

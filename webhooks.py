@@ -137,7 +137,7 @@ def _is_token(flow: CallFlow, call_token: str | None) -> bool:
 
 
 def _ask_again(flow: CallFlow, request: LeanRequest) -> Reply:
-    """While the store is lost nobody knows whose call this is: its carrier is to come back, and the call goes on."""
+    """While the store is lost nobody knows whose call this is: its carrier comes back, and the call goes on."""
     reading, key_try = _place_of(request)
     place = f"?k={key_try}" if key_try is not None else "" if reading is None else f"?n={reading}"
     url = flow.links.public_urls_of(request.scope["raw_path"].decode("ascii"))[0] + place
