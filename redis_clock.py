@@ -21,6 +21,8 @@ class SharedClock:
         self._redis = redis
         self._ahead = own.wall() - boot_seconds()  # until the server was asked
         self._furthest_ahead: float | None = None
+        self.uncertain_seconds = 0.0
+        """By how much `server_now` can be wrong: half of the round trip in which the server was asked."""
 
     def now(self) -> float:
         """Seconds that never go back."""
@@ -35,7 +37,8 @@ class SharedClock:
         """Look at the server's clock; how far it is ahead of what was believed. Raises: StoreUnavailable."""
         before = self._ahead
         looks = [await self._look() for _ in range(LOOKS)]
-        _, self._ahead = min(looks)  # the quickest answer tells best when it was given
+        round_trip, self._ahead = min(looks)  # the quickest answer tells best when it was given
+        self.uncertain_seconds = round_trip / 2
         self._furthest_ahead = max(self._ahead, self._furthest_ahead or self._ahead)
         return self._ahead - before
 

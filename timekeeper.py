@@ -11,7 +11,7 @@ from clock import Clock
 from dialer import placed_after
 from log_format import log_unexpected
 from number_page import OtherCall
-from otp_store import OtpStore
+from otp_store import OtpStore, StoreUnavailable
 from protection import Protection
 from verification import Verification
 from voice_provider import ProviderError
@@ -93,6 +93,8 @@ async def _every_second(name: str, work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
+        except StoreUnavailable:
+            pass  # requests tell of it, and what is due stays due
         except Exception as error:  # one bad second must not end all later ones
             log_unexpected(error, name)
         await asyncio.sleep(TICK_SECONDS)

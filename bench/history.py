@@ -1,10 +1,14 @@
 """Whether a history of checks of one code could have come from a store that does one check after the other."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 MAX_ATTEMPTS = 5
 CORRECT, INCORRECT = "correct", "incorrect"
+DEAD, LOCKED = "expired_or_not_found", "too_many_attempts"
+UNKNOWN = "store_unavailable"
+"""A 503: the check has taken effect while it was asked for, or never will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +29,22 @@ class Check:
     def is_evaluated(self) -> bool:
         return self.outcome in (CORRECT, INCORRECT)
 
+    @property
+    def may_have_counted(self) -> bool:
+        return self.is_evaluated or self.outcome == UNKNOWN
+
 
 def violations(checks: Sequence[Check], dead_from: float = float("inf")) -> list[str]:
     """What is wrong with a history; from `dead_from` on the code is expired."""
     evaluated = [check for check in checks if check.is_evaluated]
-    return list(dict.fromkeys([*_miscounted(evaluated), *_out_of_order(checks), *_too_late(evaluated, dead_from)]))
+    known = [check for check in checks if check.outcome != UNKNOWN]
+    found = [
+        *_miscounted(evaluated),
+        *_out_of_order(known),
+        *_too_late(evaluated, dead_from),
+        *_unexplained(known, checks, dead_from),
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _miscounted(evaluated: Sequence[Check]) -> Iterator[str]:
@@ -63,3 +78,16 @@ def _out_of_order(checks: Iterable[Check]) -> Iterator[str]:
 def _too_late(evaluated: Iterable[Check], dead_from: float) -> Iterator[str]:
     if any(check.invoked >= dead_from for check in evaluated):
         yield "a guess was evaluated after the code had expired"
+
+
+def _unexplained(known: Iterable[Check], checks: Sequence[Check], dead_from: float) -> Iterator[str]:
+    """Whatever a check found used up was used by another one, which may have no answer."""
+    right = sorted(check.invoked for check in checks if check.is_right and check.may_have_counted)
+    wrong = sorted(check.invoked for check in checks if not check.is_right and check.may_have_counted)
+    for check in known:
+        if check.outcome == DEAD and check.returned < dead_from and not (right and right[0] < check.returned):
+            yield "a code was dead that nobody had used"
+        if check.outcome in (INCORRECT, LOCKED):
+            made = bisect_left(wrong, check.returned)  # itself, too, if it is one of them
+            if made < MAX_ATTEMPTS - check.attempts_left:
+                yield "an attempt was used up that nobody had made"

@@ -49,11 +49,15 @@ class Racers:
 
 
 @contextlib.contextmanager
-def racers(port: int, processes: int = PROCESSES) -> Iterator[Racers]:
+def racers(*ports: int, processes: int = PROCESSES) -> Iterator[Racers]:
+    """Racing processes, dealt out over the ports."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
     pairs = [context.Pipe() for _ in range(processes)]
-    started = [context.Process(target=_race, args=(port, theirs, barrier), daemon=True) for _, theirs in pairs]
+    started = [
+        context.Process(target=_race, args=(ports[number % len(ports)], theirs, barrier), daemon=True)
+        for number, (_, theirs) in enumerate(pairs)
+    ]
     for process in started:
         process.start()
     try:

@@ -3,11 +3,9 @@
 import pytest
 
 from bench import race
-from bench.history import CORRECT, INCORRECT, Check, violations
+from bench.history import CORRECT, DEAD, INCORRECT, LOCKED, UNKNOWN, Check, violations
 
 pytestmark = pytest.mark.untraced  # the service is another process
-
-DEAD, LOCKED = "expired_or_not_found", "too_many_attempts"
 
 
 def test_racing_codes_succeed_once_and_are_compared_five_times() -> None:
@@ -46,6 +44,13 @@ def check(at: float, outcome: str, left: int = 0, *, is_right: bool | None = Non
         pytest.param([check(0, INCORRECT, 4), check(1, CORRECT), check(2, DEAD)], id="one after the other"),
         pytest.param([check(0, INCORRECT, 3), check(0, INCORRECT, 4)], id="at once, in either order"),
         pytest.param([check(0, DEAD, took=2), check(1, CORRECT, took=2)], id="the winner answered last"),
+        pytest.param([check(0, UNKNOWN, is_right=True), check(1, DEAD)], id="nobody was told of the success"),
+        pytest.param(
+            [check(0, UNKNOWN, is_right=True), check(1, CORRECT)], id="what was not answered had no effect"
+        ),
+        pytest.param([check(0, UNKNOWN), check(1, INCORRECT, 3)], id="a guess that was counted has no answer"),
+        pytest.param([check(0, UNKNOWN), check(1, INCORRECT, 4)], id="a guess without an answer was not counted"),
+        pytest.param([check(0, UNKNOWN)] * 5 + [check(1, LOCKED)], id="locked by guesses without answers"),
     ],
 )
 def test_a_possible_history_is_let_pass(history: list[Check]) -> None:
@@ -64,6 +69,13 @@ def test_a_possible_history_is_let_pass(history: list[Check]) -> None:
         pytest.param([check(0, INCORRECT, 0), check(1, CORRECT)], "code was dead", id="after the fifth"),
         pytest.param([check(0, INCORRECT, 3), check(1, INCORRECT, 4)], "left more", id="a count that rose"),
         pytest.param([check(100, CORRECT)], "had expired", id="after expiry"),
+        pytest.param([check(0, UNKNOWN), check(1, DEAD)], "nobody had used", id="dead without a success"),
+        pytest.param([check(0, DEAD), check(1, UNKNOWN, is_right=True)], "nobody had used", id="dead too early"),
+        pytest.param([check(0, INCORRECT, 3)], "nobody had made", id="a right code counted as wrong"),
+        pytest.param(
+            [check(0, UNKNOWN, is_right=True), check(1, INCORRECT, 3)], "nobody had made", id="and unheard"
+        ),
+        pytest.param([check(0, UNKNOWN)] * 4 + [check(1, LOCKED)], "nobody had made", id="locked by four"),
     ],
 )
 def test_an_impossible_history_is_found(history: list[Check], words: str) -> None:
