@@ -12,6 +12,7 @@ import pytest
 
 from clock import Clock
 from guard_store import Charge, Reservation, Window, rule
+from number_failures import NO_FAILURES, NumberLocked
 from number_page import Outcome
 from otp_store import OtpStore, StoreFull, StoreUnavailable
 from redis_clock import SharedClock
@@ -230,6 +231,15 @@ async def test_a_clock_that_was_read_over_a_slow_way_lengthens_no_write(
     finally:
         await redis.close()
         await direct.close()
+
+
+def test_a_free_failure_costs_no_wait_by_any_clock() -> None:
+    failures = NO_FAILURES
+    for _ in range(4):
+        failures = failures.one_more(20, now=1000.0)
+        failures.refuse_waiting(now=999.0)
+    with pytest.raises(NumberLocked):
+        failures.one_more(20, now=1000.0).refuse_waiting(now=1029.0)
 
 
 async def test_a_full_store_evaluates_nothing(redis_server: RedisServer, stores: Stores) -> None:
