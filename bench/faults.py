@@ -144,6 +144,21 @@ async def stand_still(here: World, seconds: float = 0, first: int = 0) -> StandS
         )
 
 
+# Redis is slow
+
+
+async def slow_down(latency_seconds: float, first: int = 70_000) -> list[Answer]:
+    """Every route, with replies of Redis that come so much later."""
+    async with contextlib.AsyncExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        way = await stack.enter_async_context(FaultProxy(redis.port))
+        here = await stack.enter_async_context(_world_apart(redis, way.url))
+        asker = await stack.enter_async_context(here.asker())
+        sent = await _send_two(here, asker, first)
+        way.to_client.latency_seconds = latency_seconds
+        return await _ask_everything(asker, sent, first + 2)
+
+
 # Redis is killed
 
 

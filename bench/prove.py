@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from bench import fault_race, faults, half_open, race, voicemail
 from bench.fault_world import AOF, world
@@ -178,8 +179,8 @@ def redis_is_killed() -> Iterator[Proof]:
             seen = asyncio.run(faults.crash(here, CODES_AT_A_CRASH))
         lost = seen.lost + seen.used_again + seen.guesses_forgotten + seen.is_block_lost
         yield Proof(
-            f"kill -9 of Redis, {'AOF everysec' if is_kept else 'nothing on disk'}: lost of {seen.sent} codes sent, "
-            f"{seen.used} used, {seen.guessed} guessed at, 1 block",
+            f"kill -9 of Redis, {'AOF everysec' if is_kept else 'nothing on disk'}: lost of {seen.sent} codes "
+            f"sent, {seen.used} used, {seen.guessed} guessed at, 1 block",
             "G4, P14",
             "0" if is_kept else "what is not on disk (said in the docs)",
             f"{seen.lost}, {seen.used_again}, {seen.guesses_forgotten}, {int(seen.is_block_lost)}",
@@ -198,7 +199,7 @@ def redis_in_trouble() -> Iterator[Proof]:
     with RedisServer(**faults.LOADING) as redis, world(redis) as here:
         flood = asyncio.run(faults.flood(here))
         yield Proof(
-            "200 wrong codes, a right one and a send while Redis is full: not 503, uncounted, calls, accepted in all",
+            "200 wrong codes, a right one, a send to a full Redis: not 503, uncounted, calls, accepted in all",
             "B6, M7",
             "0, 0, 0, 1",
             f"{len(flood.strange)}, {flood.uncounted}, {flood.calls}, {flood.accepted}",
@@ -211,8 +212,8 @@ def redis_in_trouble() -> Iterator[Proof]:
                 f"{name}: server errors, longest answer, right code accepted, normal again",
                 "G2",
                 "0, 1 s, once, 2 s",
-                f"{seen.server_errors}, {seen.longest_seconds:.2f} s, {seen.accepted}, {seen.recovery_seconds:.2f} s "
-                f"({statuses})",
+                f"{seen.server_errors}, {seen.longest_seconds:.2f} s, {seen.accepted}, "
+                f"{seen.recovery_seconds:.2f} s ({statuses})",
                 seen.server_errors == 0
                 and seen.accepted == 1
                 and seen.longest_seconds <= 1
@@ -221,7 +222,7 @@ def redis_in_trouble() -> Iterator[Proof]:
 
 
 def failovers() -> Iterator[Proof]:
-    with_replicas = {"min_replicas_to_write": 1, "min_replicas_max_lag": 2}
+    with_replicas: dict[str, Any] = {"min_replicas_to_write": 1, "min_replicas_max_lag": 2}
     for options, seconds in (({}, 0), (with_replicas, 4)):
         seen = asyncio.run(faults.fail_over(CODES_AT_A_FAILOVER, seconds, **options))
         config = "min-replicas-to-write 1, max-lag 2, 4 s unheard" if options else "asynchronous replication"
@@ -315,7 +316,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     started = time.perf_counter()
     proofs: list[Proof] = []
-    for prove in [one for one in PROOFS if one.__name__ in wanted] if (wanted := sys.argv[1:]) else PROOFS:
+    wanted = sys.argv[1:]
+    for prove in PROOFS:
+        if wanted and prove.__name__ not in wanted:
+            continue
         _progress(f"{prove.__name__.replace('_', ' ')} ...")
         try:
             found = list(prove())
