@@ -25,11 +25,24 @@ def without_sum(log: bytes | None) -> bytes:
     return log[6:] if log else b""
 
 
-# ARGV: now, '1' to count or '0' only to look; for each key: amount, when it is counted, lifetime, milliseconds to
+# What arrives when its sender waits no more must not stand in the way of what is sent next.
+_UNLESS_LATE = """
+if ARGV[1] ~= '' then
+  local time = redis.call('TIME')
+  if time[1] * 1000 + time[2] / 1000 > tonumber(ARGV[1]) then
+    return 0
+  end
+end
+"""
+
+# ARGV: server time in milliseconds until which this counts, or nothing; now, '1' to count or '0' only to look; for
+# each key: amount, when it is counted, lifetime, milliseconds to
 # keep, number of windows, and limit and seconds of each window.
-# Returns 1, or the logs without their sums when a charge does not fit.
-RESERVE = Script("""
-local now, counts, place = tonumber(ARGV[1]), ARGV[2] == '1', 2
+# Returns 1, or the logs without their sums when a charge does not fit, or 0 when it is too late.
+RESERVE = Script(
+    _UNLESS_LATE
+    + """
+local now, counts, place = tonumber(ARGV[2]), ARGV[3] == '1', 3
 local function argument()
   place = place + 1
   return tonumber(ARGV[place])
@@ -102,7 +115,8 @@ for i, key in ipairs(KEYS) do
   redis.call('SET', key, log, 'PX', charge.keep_ms)
 end
 return 1
-""")
+"""
+)
 
 # ARGV, for each key: when it was counted, amount.
 REFUND = Script("""
@@ -158,15 +172,19 @@ def cohorts_of(packed: bytes) -> Iterator[tuple[int, int, int]]:
 
 # Values of blocks, and of what is remembered, begin with the moment at which they end.
 
-# ARGV: now, the value, milliseconds to keep. Returns the value that stands.
-REMEMBER = Script("""
+# ARGV: until when this counts, as above; now, the value, milliseconds to keep. Returns the value that stands, or 0
+# when it is too late.
+REMEMBER = Script(
+    _UNLESS_LATE
+    + """
 local standing = redis.call('GET', KEYS[1])
-if standing and tonumber(ARGV[1]) < struct.unpack('<d', standing) then
+if standing and tonumber(ARGV[2]) < struct.unpack('<d', standing) then
   return standing
 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 return false
-""")
+"""
+)
 
 _DROP_ENDED_BLOCKS = """
 local now = tonumber(ARGV[1])

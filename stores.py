@@ -90,4 +90,5 @@ def open_stores(settings: Settings, clock: Clock) -> Stores:
     otp = RedisOtpStore(redis, pages, sealer, clock, rules)
     # The older secret while one is replaced, so that what was counted still counts.
     guard_key = derive_key(settings.otp_secrets[-1], b"guard store")
-    return Stores(clock, otp, RedisGuardStore(redis, clock, guard_key), RedisJobs(url), redis, shared_clock)
+    guard_store = RedisGuardStore(redis, clock, guard_key, shared_clock)
+    return Stores(clock, otp, guard_store, RedisJobs(url), redis, shared_clock)

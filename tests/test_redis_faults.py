@@ -203,6 +203,29 @@ async def test_a_limit_whose_reply_was_lost_counts_too_much_and_never_too_little
     assert let_through == 2
 
 
+async def test_what_is_counted_or_remembered_late_stands_in_nobodys_way(
+    redis_server: RedisServer, stores: Stores
+) -> None:
+    one = rule("one", Window(1, 3600))
+    redis_server.pause()
+    try:
+        late = await asyncio.gather(
+            stores.guard.reserve([Charge(one, "client")]),
+            stores.guard.remember("key", b"first", 90),
+            return_exceptions=True,
+        )
+    finally:
+        redis_server.resume()
+    assert [type(answer) for answer in late] == [StoreUnavailable] * 2
+
+    async def again() -> Outcome | None:
+        return await check(stores.otp, CODE, "attempt-1")
+
+    assert await at_last(again) is Outcome.CORRECT  # the store is back
+    assert isinstance(await stores.guard.reserve([Charge(one, "client")]), Reservation)
+    assert await stores.guard.remember("key", b"second", 90) is None
+
+
 async def test_a_write_that_arrives_late_changes_nothing(
     redis_server: RedisServer, stores: Stores, proxy: FaultProxy
 ) -> None:
