@@ -154,7 +154,8 @@ def redis_stands_still() -> Iterator[Proof]:
                 f"{what}: {len(seen.while_down)} answers of all routes",
                 "B7, G2, H1, D8",
                 "as promised, within 1 s",
-                f"{len(seen.strange)} others, longest {seen.longest_seconds:.2f} s",
+                f"{len(seen.strange)} others, longest {seen.longest_seconds:.2f} s "
+                f"(/health: {seen.longest_health_seconds:.2f} s)",
                 not seen.strange and seen.longest_seconds <= 1,
             )
             yield Proof(
@@ -171,6 +172,20 @@ def redis_stands_still() -> Iterator[Proof]:
                 f"{seen.accepted} times, {seen.wrong_counted} counted",
                 seen.accepted == 1 and seen.wrong_counted == 0,
             )
+
+
+def redis_is_slow() -> Iterator[Proof]:
+    for seconds in (0.1, 0.4, 2.0):
+        answers = asyncio.run(faults.slow_down(seconds))
+        documents, others = answers[:2], answers[2:]
+        yield Proof(
+            f"each reply of Redis comes {seconds} s late: the longest that a document takes",
+            "D8",
+            "well-formed, 2.5 s",
+            f"{max(one.seconds for one in documents):.2f} s; "
+            + ", ".join(f"{one.route} {one.status} in {one.seconds:.2f} s" for one in others),
+            all(one.is_document and one.seconds <= 2.5 for one in documents),
+        )
 
 
 def redis_is_killed() -> Iterator[Proof]:
@@ -270,7 +285,14 @@ def races_under_faults() -> Iterator[Proof]:
     )
 
 
-REDIS_PROOFS = (redis_stands_still, redis_is_killed, redis_in_trouble, failovers, races_under_faults)
+REDIS_PROOFS = (
+    redis_stands_still,
+    redis_is_slow,
+    redis_is_killed,
+    redis_in_trouble,
+    failovers,
+    races_under_faults,
+)
 
 
 def generated_histories() -> Iterator[Proof]:
