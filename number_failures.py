@@ -40,8 +40,9 @@ class NumberFailures(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def one_more(self, most_in_a_row: int, now: float) -> "NumberFailures":
         in_a_row = self.in_a_row + 1 if now < self.forget_at else 1
-        wait_until = now + _wait_after(in_a_row, most_in_a_row)
-        return NumberFailures(in_a_row, wait_until, now + FAILURE_MEMORY_SECONDS)
+        wait_seconds = _wait_after(in_a_row, most_in_a_row)
+        # Without a wait no time at all: by the clock of another machine this moment may be yet to come.
+        return NumberFailures(in_a_row, now + wait_seconds if wait_seconds else 0, now + FAILURE_MEMORY_SECONDS)
 
     def are_forgotten(self, now: float) -> bool:
         return self.in_a_row == 0 or now >= self.forget_at

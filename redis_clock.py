@@ -33,6 +33,11 @@ class SharedClock:
         """What the server's clock shows, also after it was set."""
         return boot_seconds() + self._ahead
 
+    def latest_ms(self, seconds: float) -> int:
+        """The server's time in so many seconds, in milliseconds; in doubt rather too early: what takes effect
+        later than its sender waits would never be told."""
+        return int((self.server_now() - self.uncertain_seconds + seconds) * 1000)
+
     async def sync(self) -> float:
         """Look at the server's clock; how far it is ahead of what was believed. Raises: StoreUnavailable."""
         before = self._ahead

@@ -26,15 +26,28 @@ def without_sum(log: bytes | None) -> bytes:
     return log[6:] if log else b""
 
 
-# ARGV: now, "1" to count or "0" only to look; for each key, in packed doubles: amount, when it is counted,
-# lifetime, milliseconds to keep, number of windows, and limit and seconds of each window.
-# Returns 1, or the logs without their sums when a charge does not fit.
-RESERVE = Script("""
+# What arrives when its sender waits no more must not stand in the way of what is sent next.
+_UNLESS_LATE = """
+if ARGV[1] ~= '' then
+  local time = redis.call('TIME')
+  if time[1] * 1000 + time[2] / 1000 > tonumber(ARGV[1]) then
+    return 0
+  end
+end
+"""
+
+# ARGV: server time in milliseconds until which this counts, or nothing; now, "1" to count or "0" only to look; for
+# each key, in packed doubles: amount, when it is counted, lifetime, milliseconds to keep, number of windows, and
+# limit and seconds of each window.
+# Returns 1, or the logs without their sums when a charge does not fit, or 0 when it is too late.
+RESERVE = Script(
+    _UNLESS_LATE
+    + """
 local unpack, sub, call = struct.unpack, string.sub, redis.call
-local now, fits = tonumber(ARGV[1]), true
+local now, fits = tonumber(ARGV[2]), true
 local totals, logs = {}, {}
 for i = 1, #KEYS do
-  local amount, _, lifetime, _, windows = unpack('<ddddd', ARGV[i + 2])
+  local amount, _, lifetime, _, windows = unpack('<ddddd', ARGV[i + 3])
   local log, total, entries = call('GET', KEYS[i]), 0, ''
   if log then
     local first, size = 7, #log
@@ -50,7 +63,7 @@ for i = 1, #KEYS do
   end
   totals[i], logs[i] = total, entries
   for window = 1, windows do
-    local limit, seconds = unpack('<dd', ARGV[i + 2], 25 + 16 * window)
+    local limit, seconds = unpack('<dd', ARGV[i + 3], 25 + 16 * window)
     if total + amount > limit then
       local used = total
       if windows > 1 then
@@ -70,12 +83,12 @@ end
 if not fits then
   return logs
 end
-if ARGV[2] ~= '1' then
+if ARGV[3] ~= '1' then
   return 1
 end
 
 for i = 1, #KEYS do
-  local amount, at, _, keep_ms = unpack('<dddd', ARGV[i + 2])
+  local amount, at, _, keep_ms = unpack('<dddd', ARGV[i + 3])
   local entries, sum = logs[i], struct.pack('<I6', totals[i] + amount)
   local after, before = #entries + 1, #entries
   while before > 0 do
@@ -94,7 +107,8 @@ for i = 1, #KEYS do
   call('SET', KEYS[i], sum .. sub(entries, 1, before) .. entry .. sub(entries, after), 'PX', keep_ms)
 end
 return 1
-""")
+"""
+)
 
 
 def charge_argument(amount: int, at: float, rule: bytes) -> bytes:
@@ -163,15 +177,19 @@ def cohorts_of(packed: bytes) -> Iterator[tuple[int, int, int]]:
 
 # Values of blocks, and of what is remembered, begin with the moment at which they end.
 
-# ARGV: now, the value, milliseconds to keep. Returns the value that stands.
-REMEMBER = Script("""
+# ARGV: until when this counts, as above; now, the value, milliseconds to keep. Returns the value that stands, or 0
+# when it is too late.
+REMEMBER = Script(
+    _UNLESS_LATE
+    + """
 local standing = redis.call('GET', KEYS[1])
-if standing and tonumber(ARGV[1]) < struct.unpack('<d', standing) then
+if standing and tonumber(ARGV[2]) < struct.unpack('<d', standing) then
   return standing
 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
 return false
-""")
+"""
+)
 
 _DROP_ENDED_BLOCKS = """
 local now = tonumber(ARGV[1])

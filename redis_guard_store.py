@@ -13,6 +13,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -36,7 +37,8 @@ from guard_store import (
     stands,
 )
 from otp_store import StoreFull, StoreUnavailable
-from redis_connection import Redis
+from redis_clock import SharedClock
+from redis_connection import Redis, Script
 from redis_guard_scripts import (
     BLOCK,
     REFUND,
@@ -51,8 +53,12 @@ from redis_guard_scripts import (
     rule_argument,
     without_sum,
 )
+from redis_link import Part
 
 logger = logging.getLogger(__name__)
+
+# A write counts for as long as its sender waits for it.
+WRITE_SECONDS = 0.5
 
 SHARED_SLOT = b"{guard}"
 # 120 bits: no two of 100 million names are alike, and they are text for whoever looks.
@@ -66,8 +72,10 @@ _SPARE_MS = 1000
 class RedisGuardStore:
     """The key of names is the same in all processes: with another one, nothing of what was counted is found."""
 
-    def __init__(self, redis: Redis, clock: Clock, key: bytes = b"") -> None:
+    def __init__(self, redis: Redis, clock: Clock, key: bytes = b"", shared: SharedClock | None = None) -> None:
+        """With a shared clock, what arrives late counts for nothing."""
         self._redis = redis
+        self._shared = shared
         self._clock = clock
         self._name = lru_cache(maxsize=_NAMES_KEPT)(self._make_name)
         self.use_names(key)
@@ -111,6 +119,14 @@ class RedisGuardStore:
         await self.refund(Reservation(counted, now))
         return sorted(exceeded, key=lambda one: charges.index(one.charge))
 
+    async def _run_in_time(self, script: Script, keys: Sequence[bytes], *args: Part) -> Any:
+        until: Part = self._shared.latest_ms(WRITE_SECONDS) if self._shared is not None else b""
+        reply = await self._redis.run(script, keys, until, *args)
+        if reply == 0 and self._shared is not None:
+            await self._shared.sync()  # perhaps the server's clock was set
+            raise StoreUnavailable("the store took too long")
+        return reply
+
     def _by_slot(self, charges: Sequence[Charge]) -> list[Sequence[Charge]]:
         """What one script may touch, first what refuses most often. One server takes all of it at once."""
         if not charges:
@@ -127,7 +143,7 @@ class RedisGuardStore:
             charge_argument(charge.amount, charge.rule.entry_at(now), _rule_argument(charge.rule))
             for charge in charges
         ]
-        answer = await self._redis.run(RESERVE, keys, now, int(counts), *arguments)
+        answer = await self._run_in_time(RESERVE, keys, now, int(counts), *arguments)
         if answer == 1:
             return []
         logs = [Log(entries_of(entries)) for entries in answer]
@@ -227,7 +243,7 @@ class RedisGuardStore:
     async def remember(self, key: str, value: bytes, seconds: float) -> bytes | None:
         name, now = self._key_of_memory(key), self._clock.now()
         packed = struct.pack("<d", now + seconds) + self._seal(name, value)
-        standing = await self._redis.run(REMEMBER, [name], now, packed, _milliseconds(seconds))
+        standing = await self._run_in_time(REMEMBER, [name], now, packed, _milliseconds(seconds))
         return None if standing is None else self._opened(name, standing)[1]
 
     def _key_of_memory(self, key: str) -> bytes:

@@ -135,8 +135,7 @@ class RedisPages:
         return await self._redis.run(_SWAP, keys, *change, self._until(), *timers)
 
     def _until(self) -> int:
-        """In doubt rather too early: what takes effect later than its sender waits would never be told."""
-        return int((self._shared.server_now() - self._shared.uncertain_seconds + WRITE_SECONDS) * 1000)
+        return self._shared.latest_ms(WRITE_SECONDS)
 
     def use_names(self, key: bytes) -> None:
         """Until then nothing can be found."""

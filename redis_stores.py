@@ -69,7 +69,7 @@ def open_redis_stores(settings: Settings, clock: Clock, rules: StoreRules, seale
     pages = RedisPages(redis, shared_clock, page_sealer)
     limited = [name for name in settings.provider_names if settings.of_carrier(name, "concurrent_calls")]
     otp = RedisOtpStore(redis, pages, sealer, clock, rules, limited)
-    guard = RedisGuardStore(redis, clock)
+    guard = RedisGuardStore(redis, clock, shared=shared_clock)
 
     def use_names(key: bytes) -> None:
         otp.use_names(key)

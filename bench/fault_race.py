@@ -13,15 +13,15 @@ import redis as redis_py
 
 from bench import race
 from bench.fault_world import AOF, world
-from bench.history import CORRECT, DEAD, LOCKED, UNKNOWN, Check, violations
+from bench.history import CORRECT, DEAD, INCORRECT, LOCKED, UNKNOWN, Check, violations
 from bench.racers import Racers, racers
 from bench.sample_data import seeded
 from tests.redis_servers import RedisServer
 
 SERVICES = 2
 ROUNDS_A_CODE = 40
-QUIET_SECONDS = (0.2, 1.5)
-TROUBLE_SECONDS = (0.1, 2.0)
+QUIET_SECONDS = (0.3, 3.0)
+TROUBLE_SECONDS = (0.1, 1.5)
 
 
 @dataclass
@@ -37,7 +37,8 @@ class FaultRace:
     """Codes that were used up by a check whose answer was 503."""
     most_evaluated: int = 0
     after_expiry: int = 0
-    server_errors: int = 0
+    strange: Counter[str] = field(default_factory=Counter)
+    """Answers that are neither a word on the code nor that the store is lost."""
     seconds: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
@@ -51,8 +52,8 @@ class FaultRace:
         self.unheard += not successes and any(check.outcome == DEAD for check in checks)
         self.most_evaluated = max(self.most_evaluated, evaluated)
         self.broken += violations(checks, dead_from)
-        known = (CORRECT, "incorrect", DEAD, LOCKED, UNKNOWN)
-        self.server_errors += sum(check.outcome not in known for check in checks)
+        known = (CORRECT, INCORRECT, DEAD, LOCKED, UNKNOWN)
+        self.strange.update(check.outcome for check in checks if check.outcome not in known)
 
 
 class _Faults:

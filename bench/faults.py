@@ -7,6 +7,7 @@ and gives what was seen; `bench.prove` says what of it was promised.
 import asyncio
 import contextlib
 import json
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,6 +49,11 @@ class StandStill:
         return max(answer.seconds for answer in self.while_down)
 
     @property
+    def longest_health_seconds(self) -> float:
+        """What the machine itself was late by: this answer needs nothing but a turn."""
+        return max(answer.seconds for answer in self.while_down if answer.route == "/health")
+
+    @property
     def accepted(self) -> int:
         """How often the one right code was accepted in all."""
         return self.accepted_while_down + self.accepted_after
@@ -74,12 +80,13 @@ def _is_as_promised(answer: Answer) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """Two codes that were sent, and the path of the answer URL of the first one's call."""
+    """Two codes that were sent, and the first one's call."""
 
     phone: str
     code: str
     other_phone: str
     other_code: str
+    call_id: str
     token: str
 
 
@@ -88,14 +95,13 @@ async def _send_two(here: World, asker: Asker, first: int) -> _Sent:
     here.called()
     for one in (await asker.send(phone, code), await asker.send(other_phone, other_code)):
         assert one.status == 200, one.body
-    urls = {to: urlsplit(url) for _, url, to in here.called()}
-    path = next(url.path for to, url in urls.items() if to.endswith(phone[1:]))
-    return _Sent(phone, code, other_phone, other_code, path.rpartition("/")[2])
+    call_id, url = next((call_id, url) for call_id, url, to in here.called() if to.endswith(phone[1:]))
+    return _Sent(phone, code, other_phone, other_code, call_id, urlsplit(url).path.rpartition("/")[2])
 
 
 async def _ask_everything(asker: Asker, sent: _Sent, unused: int) -> list[Answer]:
     """Every route once, at the same time; the right code first."""
-    form = {"CallUUID": "none-that-we-know", "Event": "StartApp"}
+    form = {"CallUUID": sent.call_id, "Event": "StartApp"}
     return list(
         await asyncio.gather(
             asker.verify(sent.phone, sent.code),
@@ -141,6 +147,28 @@ async def stand_still(here: World, seconds: float = 0, first: int = 0) -> StandS
             else 5 - known["attempts_left"],
             sum(answer.is_accepted for answer in after),
         )
+
+
+# Redis is slow
+
+
+async def slow_down(latency_seconds: float, first: int = 70_000) -> list[Answer]:
+    """The routes of a call and its check one after another, with replies of Redis that come so much later."""
+    async with contextlib.AsyncExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        way = await stack.enter_async_context(FaultProxy(redis.port))
+        here = await stack.enter_async_context(_world_apart(redis, way.url))
+        asker = await stack.enter_async_context(here.asker())
+        sent = await _send_two(here, asker, first)
+        way.to_client.latency_seconds = latency_seconds
+        form = {"CallUUID": sent.call_id, "Event": "StartApp"}
+        return [
+            await asker.callback(f"/answer/{sent.token}?n=1", **form),
+            await asker.callback(f"/otp-choice/{sent.token}?n=1", **form),
+            await asker.verify(sent.phone, sent.code),
+            await asker.status(sent.phone),
+            await asker.send(phone_number(first + 2), "123456"),
+        ]
 
 
 # Redis is killed
@@ -367,8 +395,8 @@ async def _allow_all(redis: RedisServer) -> None:
 async def _restart_slowly(redis: RedisServer) -> None:
     """As a server with much data: for seconds it answers that it is loading."""
     admin = redis.client()
-    for number in range(200):
-        admin.set(f"filler:{number}", b"x" * 4096)
+    for number in range(300):
+        admin.set(f"filler:{number}", secrets.token_bytes(10_000))
     admin.bgrewriteaof()
     while admin.info("persistence")["aof_rewrite_in_progress"]:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
@@ -379,13 +407,13 @@ async def _restart_slowly(redis: RedisServer) -> None:
 
 
 _starting: list[asyncio.Task[None]] = []
-LOADING = {**AOF, "key_load_delay": 10_000, "loading_process_events_interval_bytes": 1024}
+LOADING = {**AOF, "key_load_delay": 10_000}
 
 
 def _listens(redis: RedisServer) -> bool:
     try:
         redis.client(retry=Retry(NoBackoff(), 0)).ping()
-    except redis_py.BusyLoadingError:
+    except (redis_py.BusyLoadingError, redis_py.TimeoutError):  # an older one answers rarely while it loads
         return True
     except redis_py.ConnectionError:
         return False
@@ -455,7 +483,14 @@ class Failover:
 LIFE_SECONDS = 30
 
 
-async def fail_over(codes: int, seconds_unheard: float = 0.0, first: int = 40_000, **options: Any) -> Failover:
+async def fail_over(
+    codes: int,
+    seconds_unheard: float = 0.0,
+    first: int = 40_000,
+    *,
+    until_deadline: bool = True,
+    **options: Any,
+) -> Failover:
     """Half of the codes are used and replicated, half of them used just before the primary is killed.
 
     `seconds_unheard`: how long the replica has heard nothing when the second half is used.
@@ -492,6 +527,8 @@ async def fail_over(codes: int, seconds_unheard: float = 0.0, first: int = 40_00
         seen.recovery_seconds = await asker.until_ready()
         again = [(await asker.verify(phone, all_codes[phone])).is_accepted for phone in used | late]
         seen.used_again = sum(again)
+        if not until_deadline:
+            return seen
         await asyncio.sleep(max(0.0, sent_at + LIFE_SECONDS - time.perf_counter()))
         at_last = [(await asker.verify(phone, code)).is_accepted for phone, code in all_codes.items()]
         seen.after_deadline = sum(at_last)

@@ -1,5 +1,9 @@
-"""`make prove`: the long form of every attack, one after another, and one table of what was promised and seen."""
+"""`make prove`: the long form of every attack, one after another, and one table of what was promised and seen.
 
+`python -m bench.prove redis_is_killed failovers` makes only the named proofs.
+"""
+
+import asyncio
 import os
 import platform
 import signal
@@ -9,17 +13,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
-from bench import half_open, race, voicemail
+from bench import fault_race, faults, half_open, race, voicemail
+from bench.fault_world import AOF, world
 from bench.racers import PROCESSES
 from bench.sample_data import SEED
 from bench.servers import ROOT, cores
 from connection_limits import raise_descriptor_limit
+from tests.redis_servers import RedisServer
 
 RIGHT_RACES, WRONG_RACES, EXPIRED_CODES = 500, 500, 100
 CHECKS_WANTED = 100_000
 SENDS, CEILING = 10_000, 100
 HOSTILE_WEBHOOKS = 100_000
+PAUSES_SECONDS = (1, 6, 12, 26)
+CODES_AT_A_CRASH, CODES_AT_A_FAILOVER = 2000, 40
+FAULT_RIGHT_RACES, FAULT_WRONG_RACES, FAULT_EXPIRED_CODES = 250, 250, 20
 LONG_FORM = "PROVE"  # the environment variable that makes generated tests run their long form
 
 
@@ -135,6 +145,156 @@ def half_open_connections() -> Iterator[Proof]:
     )
 
 
+def redis_stands_still() -> Iterator[Proof]:
+    with RedisServer(**AOF) as redis, world(redis) as here:
+        for number, seconds in enumerate(PAUSES_SECONDS):
+            seen = asyncio.run(faults.stand_still(here, seconds, first=10 * number))
+            what = f"Redis stands still for {seconds} s"
+            yield Proof(
+                f"{what}: {len(seen.while_down)} answers of all routes",
+                "B7, G2, H1, D8",
+                "as promised, within 1 s",
+                f"{len(seen.strange)} others, longest {seen.longest_seconds:.2f} s "
+                f"(/health: {seen.longest_health_seconds:.2f} s)",
+                not seen.strange and seen.longest_seconds <= 1,
+            )
+            yield Proof(
+                f"{what}: calls placed, codes accepted, normal again",
+                "B7",
+                "0, 0, within 2 s",
+                f"{seen.calls}, {seen.accepted_while_down}, {seen.recovery_seconds:.2f} s",
+                seen.calls == seen.accepted_while_down == 0 and seen.recovery_seconds <= 2,
+            )
+            yield Proof(
+                f"{what}: the right code in flight",
+                "G1",
+                "accepted once, no attempt counted for it",
+                f"{seen.accepted} times, {seen.wrong_counted} counted",
+                seen.accepted == 1 and seen.wrong_counted == 0,
+            )
+
+
+def redis_is_slow() -> Iterator[Proof]:
+    for seconds in (0.1, 0.4, 2.0):
+        answers = asyncio.run(faults.slow_down(seconds))
+        documents, others = answers[:2], answers[2:]
+        yield Proof(
+            f"each reply of Redis comes {seconds} s late: the longest that a document takes",
+            "D8",
+            "well-formed, 2.5 s",
+            f"{max(one.seconds for one in documents):.2f} s; "
+            + ", ".join(f"{one.route} {one.status} in {one.seconds:.2f} s" for one in others),
+            all(one.is_document and one.seconds <= 2.5 for one in documents),
+        )
+
+
+def redis_is_killed() -> Iterator[Proof]:
+    for options, is_kept in ((AOF, True), ({}, False)):
+        with RedisServer(**options) as redis, world(redis, OPERATOR_KEYS=faults.OPERATOR_KEY) as here:
+            seen = asyncio.run(faults.crash(here, CODES_AT_A_CRASH))
+        lost = seen.lost + seen.used_again + seen.guesses_forgotten + seen.is_block_lost
+        yield Proof(
+            f"kill -9 of Redis, {'AOF everysec' if is_kept else 'nothing on disk'}: lost of {seen.sent} codes "
+            f"sent, {seen.used} used, {seen.guessed} guessed at, 1 block",
+            "G4, P14",
+            "0" if is_kept else "what is not on disk (said in the docs)",
+            f"{seen.lost}, {seen.used_again}, {seen.guesses_forgotten}, {int(seen.is_block_lost)}",
+            lost == 0 if is_kept else True,
+        )
+        yield Proof(
+            "... 503 after, normal again after its start",
+            "B7",
+            "1 s, 2 s",
+            f"{seen.seconds_to_503:.2f} s, {seen.recovery_seconds:.2f} s",
+            seen.seconds_to_503 <= 1 and seen.recovery_seconds <= 2 and not seen.strange,
+        )
+
+
+def redis_in_trouble() -> Iterator[Proof]:
+    with RedisServer(**faults.LOADING) as redis, world(redis) as here:
+        flood = asyncio.run(faults.flood(here))
+        yield Proof(
+            "200 wrong codes, a right one, a send to a full Redis: not 503, uncounted, calls, accepted in all",
+            "B6, M7",
+            "0, 0, 0, 1",
+            f"{len(flood.strange)}, {flood.uncounted}, {flood.calls}, {flood.accepted}",
+            not flood.strange and flood.uncounted == flood.calls == 0 and flood.accepted == 1,
+        )
+        for number, name in enumerate(faults.TROUBLES):
+            seen = asyncio.run(faults.trouble(here, name, first=30_000 + 100 * number))
+            statuses = ", ".join(f"{count} x {status}" for status, count in sorted(seen.statuses.items()))
+            yield Proof(
+                f"{name}: server errors, longest answer, right code accepted, normal again",
+                "G2",
+                "0, 1 s, once, 2 s",
+                f"{seen.server_errors}, {seen.longest_seconds:.2f} s, {seen.accepted}, "
+                f"{seen.recovery_seconds:.2f} s ({statuses})",
+                seen.server_errors == 0
+                and seen.accepted == 1
+                and seen.longest_seconds <= 1
+                and seen.recovery_seconds <= 2,
+            )
+
+
+def failovers() -> Iterator[Proof]:
+    with_replicas: dict[str, Any] = {"min_replicas_to_write": 1, "min_replicas_max_lag": 2}
+    for options, seconds in (({}, 0), (with_replicas, 4)):
+        seen = asyncio.run(faults.fail_over(CODES_AT_A_FAILOVER, seconds, **options))
+        config = "min-replicas-to-write 1, max-lag 2, 4 s unheard" if options else "asynchronous replication"
+        yield Proof(
+            f"failover, {config}: used codes that are right again, of {seen.used} replicated "
+            f"and {seen.used_unreplicated} not",
+            "G4",
+            "those not replicated (stated loss window)",
+            f"{seen.used_again}; WAIT 1 100 says {seen.wait_says} replicas; {seen.refused} checks refused before",
+            seen.used_again <= seen.used_unreplicated,
+        )
+        yield Proof(
+            "... past their deadline; normal again",
+            "G4",
+            "0, 2 s",
+            f"{seen.after_deadline}, {seen.recovery_seconds:.2f} s",
+            seen.after_deadline == 0 and seen.recovery_seconds <= 2,
+        )
+
+
+def races_under_faults() -> Iterator[Proof]:
+    seen = fault_race.race_under_faults(FAULT_RIGHT_RACES, FAULT_WRONG_RACES, FAULT_EXPIRED_CODES, SEED)
+    made = ", ".join(f"{count} x {kind}" for kind, count in sorted(seen.faults.items()))
+    yield Proof(
+        f"a code is right at most once, in {seen.checks:,} racing checks over {fault_race.SERVICES} services "
+        f"({seen.checks / seen.seconds:,.0f}/s) while Redis is {made}",
+        "P1, A3, B1",
+        "0 impossible histories",
+        f"{len(seen.broken)}" + (f": {seen.broken[0]}" if seen.broken else ""),
+        not seen.broken,
+    )
+    yield Proof(
+        "... answered with 503; other errors; codes used up of which nobody was told",
+        "B7, G1",
+        "any, 0, those with a 503",
+        f"{seen.unknown:,}, {sum(seen.strange.values())}, {seen.unheard}",
+        not seen.strange,
+    )
+    yield Proof(
+        f"... most guesses evaluated for a code; checks evaluated after expiry, of {FAULT_EXPIRED_CODES} codes",
+        "B1, A2",
+        "5, 0",
+        f"{seen.most_evaluated}, {seen.after_expiry}",
+        seen.most_evaluated <= 5 and seen.after_expiry == 0,
+    )
+
+
+REDIS_PROOFS = (
+    redis_stands_still,
+    redis_is_slow,
+    redis_is_killed,
+    redis_in_trouble,
+    failovers,
+    races_under_faults,
+)
+
+
 def generated_histories() -> Iterator[Proof]:
     yield _tests(
         "test_state_machine.py", "generated histories of store and service that break a promise", "A-D, G6"
@@ -168,6 +328,7 @@ PROOFS: tuple[Callable[[], Iterator[Proof]], ...] = (
     example_numbers,
     answering_machines,
     half_open_connections,
+    *REDIS_PROOFS,
     generated_histories,
     generated_requests,
 )
@@ -177,7 +338,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     started = time.perf_counter()
     proofs: list[Proof] = []
+    wanted = sys.argv[1:]
     for prove in PROOFS:
+        if wanted and prove.__name__ not in wanted:
+            continue
         _progress(f"{prove.__name__.replace('_', ' ')} ...")
         try:
             found = list(prove())

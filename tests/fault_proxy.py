@@ -30,21 +30,37 @@ class Flow:
         await self._swallowed.wait()
         self._swallowed.clear()
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(_AT_ONCE):
-            await asyncio.sleep(self.latency_seconds)
+    def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[Coroutine[Any, Any, None]]:
+        """Two halves, so that what comes meanwhile is not held up twice by the same latency."""
+        on_its_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        return [self._take_in(reader, on_its_way), self._deliver(on_its_way, writer)]
+
+    async def _take_in(self, reader: asyncio.StreamReader, on_its_way: asyncio.Queue[tuple[float, bytes]]) -> None:
+        data = b"-"
+        while data:
+            data = await reader.read(_AT_ONCE)
+            on_its_way.put_nowait((asyncio.get_running_loop().time() + self.latency_seconds, data))
+
+    async def _deliver(self, on_its_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        while True:
+            due, data = await on_its_way.get()
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            if not data:
+                break
             step = self.slice_bytes or len(data)
             for start in range(0, len(data), step):
-                piece = data[start : start + step]
-                if self.bytes_per_second:
-                    await asyncio.sleep(len(piece) / self.bytes_per_second)
-                if self.is_black_hole:
-                    self._swallowed.set()
-                    continue
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(0)  # or the pieces would leave together
+                await self._pass_on(data[start : start + step], writer)
         writer.close()
+
+    async def _pass_on(self, piece: bytes, writer: asyncio.StreamWriter) -> None:
+        if self.bytes_per_second:
+            await asyncio.sleep(len(piece) / self.bytes_per_second)
+        if self.is_black_hole:
+            self._swallowed.set()
+            return
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0)  # or the pieces would leave together
 
 
 class _Pair:
@@ -105,7 +121,7 @@ class FaultProxy:
             return
         pair = _Pair(writer, server)
         self._pairs.add(pair)
-        await pair.carry(self.to_server.carry(reader, server), self.to_client.carry(from_server, writer))
+        await pair.carry(*self.to_server.carry(reader, server), *self.to_client.carry(from_server, writer))
         self._pairs.discard(pair)
         for end in pair.ends:
             if end not in self._silent:

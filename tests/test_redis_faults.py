@@ -12,6 +12,7 @@ import pytest
 
 from clock import Clock
 from guard_store import Charge, Reservation, Window, rule
+from number_failures import NO_FAILURES, NumberLocked
 from number_page import Outcome
 from otp_store import OtpStore, StoreFull, StoreUnavailable
 from redis_clock import SharedClock
@@ -202,6 +203,29 @@ async def test_a_limit_whose_reply_was_lost_counts_too_much_and_never_too_little
     assert let_through == 2
 
 
+async def test_what_is_counted_or_remembered_late_stands_in_nobodys_way(
+    redis_server: RedisServer, stores: Stores
+) -> None:
+    one = rule("one", Window(1, 3600))
+    redis_server.pause()
+    try:
+        late = await asyncio.gather(
+            stores.guard.reserve([Charge(one, "client")]),
+            stores.guard.remember("key", b"first", 90),
+            return_exceptions=True,
+        )
+    finally:
+        redis_server.resume()
+    assert [type(answer) for answer in late] == [StoreUnavailable] * 2
+
+    async def again() -> Outcome | None:
+        return await check(stores.otp, CODE, "attempt-1")
+
+    assert await at_last(again) is Outcome.CORRECT  # the store is back
+    assert isinstance(await stores.guard.reserve([Charge(one, "client")]), Reservation)
+    assert await stores.guard.remember("key", b"second", 90) is None
+
+
 async def test_a_write_that_arrives_late_changes_nothing(
     redis_server: RedisServer, stores: Stores, proxy: FaultProxy
 ) -> None:
@@ -230,6 +254,15 @@ async def test_a_clock_that_was_read_over_a_slow_way_lengthens_no_write(
     finally:
         await redis.close()
         await direct.close()
+
+
+def test_a_free_failure_costs_no_wait_by_any_clock() -> None:
+    failures = NO_FAILURES
+    for _ in range(4):
+        failures = failures.one_more(20, now=1000.0)
+        failures.refuse_waiting(now=999.0)
+    with pytest.raises(NumberLocked):
+        failures.one_more(20, now=1000.0).refuse_waiting(now=1029.0)
 
 
 async def test_a_full_store_evaluates_nothing(redis_server: RedisServer, stores: Stores) -> None:
