@@ -163,7 +163,7 @@ class Conversation:
         if call is None or record.is_final or call.key_tries >= KEY_TRIES:
             is_wrong = bool(digits) and checked.outcome is Outcome.INCORRECT
             return self._end(current, self._writer.goodbye(current.call.manner, after_wrong_code=is_wrong))
-        return self._ask_for_code(current.ref, call, is_wrong=call.is_unlocked)
+        return self._ask_for_code(current.ref, call, is_wrong=call.has_typed)
 
     # After a code, or an alert, was told
 

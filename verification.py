@@ -100,7 +100,8 @@ class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
     carrier that does not report progress is silent until the call has ended.
     `readings` is the highest reading of the code that the carrier fetched, `fetches` how often it fetched that
     one, `times_spoken` the highest reading that was played to its end. Readings only grow, which absorbs repeated
-    and late callbacks. `key_tries` is how often keys were waited for to their end, or to the timeout.
+    and late callbacks. `key_tries` is how often keys were waited for to their end, or to the timeout. Stores keep
+    fields by their position: new ones come last.
     """
 
     number: int
@@ -134,6 +135,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_unlocked: bool = False
     is_machine: bool = False
     was_looked_up: bool = False
+    has_typed: bool = False
 
     @property
     def language(self) -> str:
@@ -410,7 +412,7 @@ def _end_call(record: Verification, event: CallEvent, now: float) -> Verificatio
 
 def _has_served(record: Verification, spoken: int) -> bool:
     """Whether the call did what it was for: a code was heard, or one was typed, if only a wrong one."""
-    return spoken > 0 or (record.mode is Mode.KEYPAD and _call_of(record).is_unlocked)
+    return spoken > 0 or _call_of(record).has_typed
 
 
 def _was_long_enough(call: Call, event: CallEvent, now: float) -> bool:
@@ -443,7 +445,7 @@ def _end_reason(record: Verification, event: CallEvent, now: float) -> EndReason
         return event.end_reason
     if call.is_machine:
         return EndReason.VOICEMAIL
-    if call.key_tries and not call.is_unlocked:
+    if call.key_tries and not (call.is_unlocked or call.has_typed):
         return EndReason.NO_KEYPRESS
     if call.answered_at is not None or _talk_seconds(call, event, now):
         return EndReason.HUNG_UP_EARLY
@@ -528,7 +530,7 @@ def count_typing(record: Verification, now: float, *, has_typed: bool) -> Verifi
     """A code was waited for to its last key, or to the timeout."""
     call = _call_of(record)
     record = record if call.key_tries else note(record, "code_asked_for", now)
-    return _with_call(record, key_tries=call.key_tries + 1, is_unlocked=call.is_unlocked or has_typed)
+    return _with_call(record, key_tries=call.key_tries + 1, has_typed=call.has_typed or has_typed)
 
 
 def acknowledge(record: Verification, now: float) -> Verification:

@@ -148,7 +148,8 @@ async def workers(
     command = ["-m", "bench.memory_workers", str(WORKERS)]
     if "REDIS_URL" in settings:
         command = [str(ROOT / "server.py")]
-        environment |= {"WORKERS": str(WORKERS), **_NO_CARRIER, "PUBLIC_URL": f"http://127.0.0.1:{port}"}
+        own = {"WORKERS": str(WORKERS), **_NO_CARRIER, "PUBLIC_URL": f"http://127.0.0.1:{port}"}
+        environment = {**own, **environment}
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=folder
     )

@@ -48,13 +48,13 @@ class RedisServer:
     ) -> None:
         self._binary = binary
         self._options = options
-        self._directory = Path(tempfile.mkdtemp(prefix="redis-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
         self._process: subprocess.Popen[str] | None = None
         self._is_ready = threading.Event()
         self._lines: list[str] = []
         self._is_port_given = port is not None
         self.port = port or free_port()
-        self.path = self._directory / "socket"
+        self.path = self.directory / "socket"
 
     @property
     def url(self) -> str:
@@ -72,7 +72,7 @@ class RedisServer:
             "port": self.port,
             "bind": "127.0.0.1",
             "unixsocket": self.path,
-            "dir": self._directory,
+            "dir": self.directory,
             "save": "",
             "appendonly": "no",
             **{name.replace("_", "-"): value for name, value in self._options.items()},
@@ -142,7 +142,7 @@ class RedisServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class RedisCluster:

@@ -666,6 +666,7 @@ def call_moved_forward(before: Call, now: Call | None) -> None:
     assert now.times_spoken >= before.times_spoken
     assert now.key_tries >= before.key_tries
     assert now.is_unlocked >= before.is_unlocked
+    assert now.has_typed >= before.has_typed
     assert now.is_machine >= before.is_machine
     assert before.is_live or now == replace(before, call_id=now.call_id)
 

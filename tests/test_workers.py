@@ -6,13 +6,19 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from bench.rolling import REQUESTS_A_SECOND, Answers, WorkersLog, keep_asking, workers
+from bench.rolling import CONNECTIONS, REQUESTS_A_SECOND, Answers, WorkersLog, keep_asking, workers
+from bench.sample_data import draw_codes
+from bench.servers import carrier_settings, free_port, running, service
+from tests.conftest import OTP_SECRET
+from tests.redis_servers import RedisServer
 from tests.test_server import program, wait_for_line
 from workers import Supervisor
 
@@ -105,6 +111,83 @@ async def test_workers_stop_when_their_parent_was_killed() -> None:
 async def test_workers_that_do_not_come_to_serve_end_the_start(script: str) -> None:
     listener = socket.socket()
     assert await Supervisor([sys.executable, "-c", script], listener, 2, {}).run() == 1
+
+
+# With Redis: the service as it is run
+
+
+CALLS = 20
+DONE = "answered_and_spoken"
+
+
+@contextmanager
+def carrier_and_redis(redis_server: RedisServer) -> Iterator[dict[str, str]]:
+    """Settings that all processes share, and a carrier in a process of its own, whose callees answer quickly."""
+    port = free_port()
+    command = ["-m", "bench.simulated_carrier", str(port), "50", str(CONNECTIONS + CALLS)]
+    with running("carrier", command, port, None) as carrier:
+        api = carrier_settings(carrier, port)
+        del api["PUBLIC_URL"]
+        yield {**api, "OTP_SECRET": OTP_SECRET, "REDIS_URL": redis_server.url}
+
+
+@asynccontextmanager
+async def backend(port: int) -> AsyncIterator["Backend"]:
+    """Each of its requests is on a new connection, so that any process may get it."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    url = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30, limits=limits) as client:
+        yield Backend(client)
+
+
+class Backend:
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def ask(self, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+        answer = await self._client.request(method, path, json=body)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def send(self, phone: str, code: str) -> None:
+        await self.ask("POST", "/send-otp", {"phone": phone, "code": code})
+
+    async def wait_for_end(self, phone: str) -> str:
+        reason = None
+        while reason is None:
+            reason = (await self.ask("GET", f"/otp-status/{phone}"))["call"]["end_reason"]
+        return str(reason)
+
+    async def verify(self, phone: str, code: str) -> bool:
+        return bool((await self.ask("POST", "/verify-otp", {"phone": phone, "otp": code}))["valid"])
+
+
+async def test_h1_calls_outlive_the_workers_that_placed_them(redis_server: RedisServer) -> None:
+    codes = draw_codes(CONNECTIONS, CALLS)  # of other numbers than those that are asked about besides
+    answers, is_over = Answers(), asyncio.Event()
+    with carrier_and_redis(redis_server) as shared:
+        async with workers(settings=shared) as (log, port), backend(port) as ours:
+            asking = asyncio.create_task(keep_asking(port, answers, REQUESTS_A_SECOND, is_over))
+            await asyncio.gather(*(ours.send(*pair) for pair in codes.items()))
+            await log.renew()
+            assert set(await asyncio.gather(*map(ours.wait_for_end, codes))) == {DONE}
+            assert all(await asyncio.gather(*(ours.verify(*pair) for pair in codes.items())))
+            is_over.set()
+            await asking
+    assert answers.failures == []
+
+
+async def test_one_machine_calls_and_another_one_gets_the_callbacks(redis_server: RedisServer) -> None:
+    ((phone, code),) = draw_codes(0, 1).items()
+    first, second = free_port(), free_port()
+    with carrier_and_redis(redis_server) as shared:
+        shared["PUBLIC_URL"] = f"http://127.0.0.1:{second}"
+        with service(None, port=first, **shared), service(None, port=second, **shared):
+            async with backend(first) as one, backend(second) as other:
+                await one.send(phone, code)
+                assert await other.wait_for_end(phone) == await one.wait_for_end(phone) == DONE
+                assert await one.verify(phone, code)
+                assert (await other.ask("GET", f"/otp-status/{phone}"))["status"] == "verified"
 
 
 # One process

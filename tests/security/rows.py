@@ -39,6 +39,10 @@ PROVEN_BY: dict[str, tuple[str, ...]] = {
         "tests/test_app_api.py::test_a_call_has_as_many_replays_as_the_limit_has_room_for_and_the_time_for_them",
     ),
     "C8": ("tests/test_access.py::test_keys_are_kept_as_keyed_hashes_only",),
+    "E2": (
+        "tests/security/test_a_secret.py::test_a5_redis_is_never_told_a_code_or_a_number",
+        "tests/test_redis_guard_store.py::test_nothing_that_was_counted_or_remembered_can_be_read_in_redis",
+    ),
     "F3": (
         "tests/test_dialer.py::test_what_proves_that_nothing_was_dialled_moves_the_call_to_the_next_carrier",
         "tests/test_dialer.py::test_what_may_have_dialled_moves_nothing_while_the_carrier_can_still_tell",

@@ -17,8 +17,9 @@ import pytest
 from log_format import ConsoleFormatter, JsonFormatter
 from otp_store import StoreUnavailable
 from settings import BadSettings, load_settings
-from tests.conftest import FakeTime, RunningService, keep_secret, run_service
+from tests.conftest import OTP_SECRET, FakeTime, RunningService, keep_secret, run_service
 from tests.hearing import heard
+from tests.redis_servers import RedisServer
 from tests.security.attackers import (
     BANK_KEY,
     BUSY,
@@ -204,6 +205,29 @@ async def test_a5_nothing_that_is_kept_holds_a_code_in_clear() -> None:
         pages = service.app.state.service._store._pages.values()
         records = [record for page in pages for record in page.records]
         assert {record.sealed_code for record in records} == {b""}, "once worthless, not even sealed"
+
+
+async def test_a5_redis_is_never_told_a_code_or_a_number() -> None:
+    codes = [keep_secret(f"CANARY{index:04d}") for index in range(12)]
+    phones = [keep_secret(f"+1202555{index:04d}") for index in range(100, 112)]
+    with RedisServer(appendonly="yes", aof_use_rdb_preamble="no") as redis:
+        async with run_service(
+            simulate=True, providers="vobiz", vobiz_calls_per_second=4, redis_url=redis.url, otp_secret=OTP_SECRET
+        ) as service:
+            let_callees_be(service, LISTENER)
+            posts = [sends([phone], code=code)[0] for phone, code in zip(phones, codes, strict=True)]
+            posts = [post._replace(headers={"Idempotency-Key": f"key-{at}"}) for at, post in enumerate(posts)]
+            statuses = Counter(answer.status for answer in await flood(service, posts))
+            assert statuses[200] + statuses[202] == 12
+            assert statuses[202], "some wait for their turn, as jobs"
+            for phone, code in zip(phones, codes, strict=True):
+                while (await service.status(phone))["status"] != "delivered":
+                    continue
+                assert (await service.verify(phone, code)).status_code == 200
+        written = b"".join(path.read_bytes() for path in redis.directory.rglob("*.aof"))
+        assert len(written) > 10_000, "each write since the start"
+        assert b"CANARY" not in written
+        assert not [phone for phone in phones if phone[1:].encode() in written]
 
 
 # A6
