@@ -2,8 +2,8 @@
 
 Paths begin with the carrier that is asked, /vobiz or /plivo. POST /plan {"refuses": [carriers], "fails":
 [carriers], "kill": process id, "to": callee, "by": carrier, "takes": whether the call counts} says what becomes of
-requests from now on. GET /asked gives how many there were, GET /orders gives [carrier, call id, answer URL, callee]
-of each call that was taken. DELETE hangs up; GET /hung-up gives these call ids.
+requests from now on. GET /asked gives how many there were, GET /orders [carrier, call id, answer URL, callee] of
+each call that was taken. DELETE hangs up; GET /hung-up gives these call ids.
 """
 
 import json

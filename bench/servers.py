@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 AUTH_ID, AUTH_TOKEN, FROM_NUMBER = "MA_BENCH000", "bench-token-of-no-value", "+12025550100"
 
 

@@ -305,7 +305,7 @@ async def test_a_call_that_waits_at_a_worker_that_stops_is_placed_once_by_anothe
 ) -> None:
     carriers, others = FunctionCarriers(), FunctionCarriers()
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
-    both: dict[str, Any] = {"store": store, **SETTINGS}
+    both: dict[str, Any] = {"otp": store, **SETTINGS}
     async with run_carriers(
         carriers, "vobiz", fake_time.clock, jobs=RedisJobs(redis.url, PATIENCE_SECONDS), **both
     ) as first:

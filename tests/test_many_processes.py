@@ -1,4 +1,4 @@
-"""C3, D4, F1, H4: two services with one Redis, and two workers on one port, are one service to all who ask them."""
+"""C3, D4, F1, H4: two services with one Redis, and two workers on one port, are one service to whoever asks."""
 
 import contextlib
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class Pair:
 @pytest.fixture(scope="module", params=[TWO_PORTS, SHARED_PORT])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     with world() as here, contextlib.ExitStack() as stack:
-        given = {**here.settings, **SETTINGS, "WORKERS": str(request.param)}
+        given: dict[str, Any] = {**here.settings, **SETTINGS, "WORKERS": str(request.param)}
         one = stack.enter_context(service(None, port=here.port, **given))
         yield Pair(here, one, stack.enter_context(service(None, **given)) if request.param == 1 else one)
 
