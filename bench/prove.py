@@ -109,7 +109,7 @@ def races_over_two_services() -> Iterator[Proof]:
         seen,
         seen == f"{RIGHT_RACES // 5}; 5; 0",
     )
-    spending = race.race_for_money(SENDS, CEILING, processes=2, killed_after=0.1)
+    spending = race.race_for_money(SENDS, CEILING, processes=2, kills=True)
     yield Proof(
         f"calls at the carrier, of {SENDS:,} parallel sends over two services, one of which is killed",
         "C6, P5",

@@ -186,18 +186,18 @@ def _count(result: CodeRaces, checks: Sequence[Check], is_right: bool, dead_from
 # A race for money
 
 
-def race_for_money(sends: int, ceiling: int, processes: int = 1, killed_after: float | None = None) -> Spending:
+def race_for_money(sends: int, ceiling: int, processes: int = 1, *, kills: bool = False) -> Spending:
     """Send to as many numbers at once, where a call costs 1 and `ceiling` may be spent.
 
-    The last process is killed so many seconds after the first sends.
+    Where it `kills`, the last process dies in the middle of the first ones.
     """
     spending = {"CALL_PRICES": "max=1", "SPEND_PER_HOUR": str(ceiling), "SPEND_PER_DAY": str(ceiling * 10)}
     answers: list[Answer] = []
     with _world(processes, **spending) as (ours, carrier):
         volleys = [range(first, min(first + SENDS_A_VOLLEY, sends)) for first in range(0, sends, SENDS_A_VOLLEY)]
-        if killed_after is not None:
+        if kills:
             with racers(_ports(ours)) as racing:
-                killing = threading.Timer(killed_after, ours[-1].process.kill)
+                killing = threading.Thread(target=_kill_in_the_middle, args=(ours[-1], carrier))
                 killing.start()
                 answers += racing.volley([_send(phone_number(index), "123456") for index in volleys.pop(0)])
                 killing.join()
@@ -210,6 +210,12 @@ def race_for_money(sends: int, ceiling: int, processes: int = 1, killed_after: f
         assert not strange, strange[0].response
         accepted = sum(answer.status == 200 for answer in answers)
         return Spending(sends, accepted, len(carrier.get("/calls").json()), lost)
+
+
+def _kill_in_the_middle(victim: Server, carrier: Server) -> None:
+    while not carrier.get("/count").json():
+        pass
+    victim.process.kill()
 
 
 def race_for_one_call(sends: int, processes: int) -> Spending:

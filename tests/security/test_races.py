@@ -41,7 +41,7 @@ def test_codes_that_race_over_two_services_succeed_once() -> None:
 def test_sends_over_two_services_stop_at_the_ceiling_also_when_one_is_killed() -> None:
     spending = race.race_for_money(sends=400, ceiling=100, processes=2)
     assert (spending.accepted, spending.called) == (100, 100)
-    spending = race.race_for_money(sends=800, ceiling=200, processes=2, killed_after=0.05)
+    spending = race.race_for_money(sends=800, ceiling=200, processes=2, kills=True)
     assert spending.accepted <= spending.called <= 200
     assert spending.called <= spending.accepted + spending.lost
 
