@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -83,7 +84,7 @@ def routes(service: OtpService, protection: Protection, rules: OrderRules, setti
         """
 
         async def send() -> Reply:
-            sent = await _place(service, request, rules.code_order(request.caller.client, body))
+            sent = await _place(service, protection, request, rules.code_order(request.caller.client, body))
             can_text = service.can_text(sent.record.phone)
             seconds_left = service.seconds_left(sent.record)
             answer = sent_reply(sent, seconds_left, settings.resend_after_seconds, can_text=can_text)
@@ -107,7 +108,7 @@ def routes(service: OtpService, protection: Protection, rules: OrderRules, setti
         """
 
         async def send() -> Reply:
-            sent = await _place(service, request, rules.alert_order(request.caller.client, body))
+            sent = await _place(service, protection, request, rules.alert_order(request.caller.client, body))
             return json_reply(_status_of_sending(sent), alert_reply(sent, service.seconds_left(sent.record)))
 
         return await _send_once(protection, request, body, send)
@@ -253,7 +254,9 @@ async def _send_once(
     return Reply(status, answer, headers={**headers, **rate_limit_headers(await protection.guard.quota(client))})
 
 
-async def _place(service: OtpService, request: LeanRequest, order: SendOrder) -> Sent:
+async def _place(service: OtpService, protection: Protection, request: LeanRequest, order: SendOrder) -> Sent:
+    if key := _idempotency_key(request):
+        order = replace(order, mark=protection.idempotency.mark(order.client, key))
     sent = await service.send(order)
     _note_record(request, sent.record)
     request.notes["outcome"] = _outcome_of(sent)

@@ -181,6 +181,11 @@ class CallPlacer:
             raise
         log_call(logging.INFO, "call queued", record, call)
 
+    async def see_to_queued(self, record: Verification, call: Call, candidates: Sequence[Candidate]) -> None:
+        """Plan a call that waits, as whoever queued it may have died before that. Raises: StoreUnavailable."""
+        names = sorted((one.provider.name for one in candidates), key=lambda name: name != call.provider)
+        await self._jobs.plan(Dial(record.id, call.number, tuple(names), call.started_at, call.started_at))
+
     async def dial_queued(self, job: Dial) -> None:
         """Dial once the call's turn has come. Done again, it does nothing: then the call is not queued any more.
 

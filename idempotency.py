@@ -14,8 +14,9 @@ from abuse_guard import LimitReached
 from guard_store import Charge, GuardStore, Reservation, Window, rule
 
 KEPT_SECONDS = 24 * 3600.0
-# Longer than any request runs: a key whose process died becomes free, and the number's live call stands in for it.
+# Longer than any request runs: a key whose process died becomes free, and the call that it began stands in for it.
 RUNNING_SECONDS = 90.0
+MARK_BYTES = 8
 _FINGERPRINT_BYTES = 16
 # So that one client cannot take all room of the store.
 KEYS_PER_CLIENT = rule("idempotency-keys", Window(250_000, 24 * 3600))
@@ -45,6 +46,10 @@ class IdempotencyKeys:
     def _digest(self, *parts: str) -> bytes:
         """Keyed, as a request can hold a code."""
         return blake2b("\0".join(parts).encode(), digest_size=_FINGERPRINT_BYTES, key=self._secret).digest()
+
+    def mark(self, client: str, key: str) -> bytes:
+        """By which a call is known again as the one of a request, also if its process died before the answer."""
+        return self._digest(client, key)[:MARK_BYTES]
 
     async def run_once(
         self, client: str, key: str, request: str, run: Callable[[], Awaitable[tuple[int, bytes]]]

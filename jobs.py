@@ -76,7 +76,10 @@ class Jobs(Protocol):
         ...
 
     async def plan(self, job: Job, after_seconds: float = 0) -> None:
-        """Have a job done: soon, or after some time. Raises: StoreUnavailable."""
+        """Have a job done: soon, or after some time. One that is planned for soon already is not planned again.
+
+        Raises: StoreUnavailable.
+        """
         ...
 
     async def work(self) -> None:
@@ -93,7 +96,7 @@ class MemoryJobs:
         self._clock = clock
         self._handlers: dict[str, Callable[[Job], Awaitable[None]]] = {}
         self._due: TimerWheel[Job] = TimerWheel()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[CallRef, asyncio.Task[None]] = {}
 
     def on(self, kind: type[J], handler: Callable[[J], Awaitable[None]], lanes: Sequence[str]) -> None:
         self._handlers[kind.name] = handler  # type: ignore[assignment]
@@ -102,9 +105,10 @@ class MemoryJobs:
         if after_seconds:
             self._due.add(self._clock.now() + after_seconds, job)
             return
-        task = asyncio.create_task(self._do(job), name=job.name)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        if (ref := ref_of(job)) in self._running:
+            return
+        task = self._running[ref] = asyncio.create_task(self._do(job), name=job.name)
+        task.add_done_callback(lambda _: self._running.pop(ref))
 
     async def work(self) -> None:
         while True:
@@ -128,7 +132,7 @@ class MemoryJobs:
         """Drop what waits: nobody else knows of it."""
         if self._running:
             logger.warning("queued calls dropped", extra={"calls": len(self._running)})
-        for task in list(self._running):
+        for task in list(self._running.values()):
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await asyncio.gather(*self._running.values(), return_exceptions=True)

@@ -4,6 +4,7 @@ A page is the unit in which stores keep things: a step sees one page as it is no
 as a whole or not at all. So the rules are written once, and every store has the same ones.
 """
 
+import math
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
@@ -40,7 +41,8 @@ class OtherCall(Exception):
 
 class NewCode(msgspec.Struct, frozen=True):
     """The code of a new verification. A code that the backend brought replaces the one of a running one, and so do
-    others where codes are to be new, unless the running one is to be kept."""
+    others where codes are to be new, unless the running one is to be kept. A marked request begins one call.
+    """
 
     code: str
     is_backends_own: bool
@@ -48,6 +50,7 @@ class NewCode(msgspec.Struct, frozen=True):
     reference: str | None = None
     keeps_running: bool = False
     mode: Mode = Mode.SPEAK
+    mark: bytes = b""
 
     def __repr__(self) -> str:
         return f"NewCode(<{len(self.code)} characters>)"
@@ -143,11 +146,15 @@ class OpenPage:
             return Begun(live, is_duplicate=True)
         record = self._running(client, phone, new_code)
         record = self._with_new_code(record, new_code) if record else self._create(client, phone, new_code)
+        record = steps.mark_request(record, new_code.mark)
         record = self._save(steps.start_call(record, new_call, self._now))
         self._watch_call(record)
         return Begun(record, is_duplicate=False)
 
     def join(self, client: str, phone: str, new_code: NewCode) -> Verification | None:
+        for record in self._all():
+            if record.client == client and record.is_begun_by(new_code.mark, self._now):
+                return record
         live = self._with_live_call()
         return live if live is not None and self._can_stand_for(live, client, phone, new_code) else None
 
@@ -445,10 +452,11 @@ class OpenPage:
 
     def lifetime_seconds(self) -> float:
         """How long the page has to be kept, if nothing more happens."""
-        ends = [self._end_of(record) + self._rules.retention_seconds for record in self._records.values()]
+        ends = [self._now]  # nobody has looked for long at what is past
+        ends += [self._end_of(record) + self._rules.retention_seconds for record in self._records.values()]
         if self._failures is not None:
             ends.append(self._failures.forget_at)
-        return max(ends, default=self._now) + SLACK_SECONDS - self._now
+        return max(ends) + SLACK_SECONDS - self._now
 
     @staticmethod
     def _end_of(record: Verification) -> float:
@@ -458,13 +466,22 @@ class OpenPage:
         return record.expires_at if call is None else max(record.expires_at, call.overdue_at)
 
     def _up_to_date(self, record: Verification) -> Verification:
-        """The record as it is now: deadlines count also when nobody has looked at it since they passed."""
-        before = record
-        if not record.is_final and steps.is_due(record, self._now, self._wall):
-            record = steps.finish(record, Status.EXPIRED, min(self._now, record.expires_at))
-        call = record.live_call
-        if call is not None and self._now >= call.overdue_at + steps.NEWS_GRACE_SECONDS:
-            record = steps.fail_call(record, EndReason.UNKNOWN, "", self._now)
+        """The record as it is now: deadlines count also when nobody has looked at it since they passed.
+
+        Each counts from its own moment: whoever looks, and whenever, finds the same.
+        """
+        before, call = record, record.live_call
+        is_due = not record.is_final and steps.is_due(record, self._now, self._wall)
+        ends_at = min(self._now, record.expires_at)
+        given_up_at = call.overdue_at + steps.NEWS_GRACE_SECONDS if call is not None else math.inf
+        if is_due and ends_at <= given_up_at:
+            record = steps.finish(record, Status.EXPIRED, ends_at)
+        if self._now >= given_up_at:
+            record = steps.fail_call(record, EndReason.UNKNOWN, "", given_up_at)
+        if is_due:
+            record = steps.finish(record, Status.EXPIRED, ends_at)
+        # By the wall clock alone: it may be set back, and what has ended stays so.
+        self.is_changed = self.is_changed or (is_due and self._now < record.expires_at)
         if record is not before:
             self.is_outdated = True
             self._put(record)

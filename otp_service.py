@@ -46,9 +46,13 @@ class OtpService:
             return await self._send_text(order)
         candidates = self._router.candidates(order)
         code = order.code or draw_code(order.code_length)
-        new_code = NewCode(code, order.code is not None, order.ttl_seconds, order.reference, mode=order.mode)
+        new_code = NewCode(
+            code, order.code is not None, order.ttl_seconds, order.reference, mode=order.mode, mark=order.mark
+        )
         live = await self._store.join(order.client, order.phone, new_code)
         if live is not None and live.call is not None:
+            if live.call.state is CallState.QUEUED:
+                await self._placer.see_to_queued(live, live.call, candidates)
             return Sent(live, live.call, is_duplicate=True, is_confirmed=True)
         return await self._placer.place(order, new_code, candidates)
 

@@ -88,7 +88,8 @@ class OtpStore(ABC):
         return await self._on(phone, lambda page: page.begin(client, phone, new_code, new_call))
 
     async def join(self, client: str, phone: str, new_code: NewCode) -> Verification | None:
-        """The verification whose live call can stand for what is asked for; it is what `begin` would return."""
+        """The verification of which the same request has begun a call; else the one whose live call can stand for
+        what is asked for: it is what `begin` would return."""
         return await self._on(phone, lambda page: page.join(client, phone, new_code))
 
     async def find(self, client: str, key: str) -> Verification | None:

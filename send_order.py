@@ -10,8 +10,8 @@ class SendOrder:
     """One request for a code. `phone` is E.164; `code` is the backend's own, if it brought one.
 
     An alert brings its template and values in the place of a code, see `alert_templates.sealed_form`. `prompts`
-    names a set of prompts, `voice` a voice. `is_redial`: nobody asked for it, so the code that is running is
-    sent, also where resends have a new one.
+    names a set of prompts, `voice` a voice. `mark` is that of its Idempotency-Key. `is_redial`: nobody asked for
+    it, so the code that is running is sent, also where resends have a new one.
     """
 
     client: str
@@ -32,6 +32,7 @@ class SendOrder:
     keys_first: int = 0
     template: str = ""
     is_redial: bool = False
+    mark: bytes = b""
 
 
 def order_again(record: Verification, call: Call, now: float) -> SendOrder:

@@ -86,6 +86,9 @@ KEY_TRIES = 2
 # A redial that leaves less than this of a code's life is of no use.
 LEAST_SECONDS_TO_USE_A_CODE = 30
 
+# Requests that are known again: few are sent while one of them lasts.
+MARKS_KEPT, MARKS_KEPT_SECONDS = 4, 24 * 3600
+
 # A carrier may still report, and repeat its reports, for this long after a call has ended.
 TOKEN_GRACE_SECONDS = 60
 
@@ -182,7 +185,8 @@ class Verification(msgspec.Struct, frozen=True, array_like=True, gc=False):
     An alert is kept as a code is, with its values in the place of one; it ends once they are erased.
     `last_attempt` is a mark of the last check, by which it is known again when it comes twice.
     `over_at` is when nothing could happen any more. `given_up` are calls of which nothing was heard before another
-    carrier was tried; one that turns up is ended. Kept in stores by position: new fields go to the end.
+    carrier was tried; one that turns up is ended. `requests` are marks of those that began
+    a call. Kept in stores by position: new fields go to the end.
     """
 
     id: str
@@ -204,6 +208,7 @@ class Verification(msgspec.Struct, frozen=True, array_like=True, gc=False):
     message: Message | None = None
     over_at: float | None = None
     last_attempt: bytes = b""
+    requests: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         return f"Verification({short_id(self.id)}, {self.status})"
@@ -211,6 +216,14 @@ class Verification(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def is_final(self) -> bool:
         return self.status in FINAL or not self.sealed_code
+
+    def is_begun_by(self, mark: bytes, now: float) -> bool:
+        """Whether this request has begun a call of late, which may have been dialled."""
+        call = self.call
+        if call is None or now >= self.created_at + MARKS_KEPT_SECONDS:
+            return False
+        is_undialled = call.end_reason is EndReason.FAILED and not call.call_id
+        return mark in self.requests and not is_undialled
 
     @property
     def is_over(self) -> bool:
@@ -270,6 +283,11 @@ def note(record: Verification, event: str, now: float) -> Verification:
         return record
     entry = _TIMELINE_ENTRY.pack(_EVENT_NUMBERS[event], int((now - record.created_at) * 1000))
     return _replace(record, packed_timeline=record.packed_timeline + entry)
+
+
+def mark_request(record: Verification, mark: bytes) -> Verification:
+    """Remember which request begins a call, if it can come again."""
+    return _replace(record, requests=(*record.requests, mark)[-MARKS_KEPT:]) if mark else record
 
 
 def start_call(record: Verification, new: NewCall, now: float) -> Verification:

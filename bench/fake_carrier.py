@@ -12,7 +12,8 @@ from bench.bare_app import serve
 
 
 class FakeCarrier:
-    """An ASGI app. GET /calls gives [call id, answer URL, callee] of each call since it was last asked."""
+    """An ASGI app. GET /calls gives [call id, answer URL, callee] of each call since it was last asked, GET /count
+    how many there are."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[str, str, str]] = []
@@ -24,6 +25,8 @@ class FakeCarrier:
         elif scope["path"] == "/calls":
             calls, self._calls = self._calls, []
             await answer(send, 200, calls)
+        elif scope["path"] == "/count":
+            await answer(send, 200, len(self._calls))
         else:
             await answer(send, 200 if scope["path"] == "/ready" else 404, {})
 

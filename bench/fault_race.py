@@ -113,7 +113,7 @@ def race_under_faults(right_races: int, wrong_races: int, expired: int = 0, seed
         dead_soon = race._send_all(ours, list(short_lived.items()), race.SHORTEST_LIFE)
         histories: dict[str, list[Check]] = {}
         began_at = time.monotonic()
-        with racers(*(one.port for one in here.services)) as racing:
+        with racers([one.port for one in here.services]) as racing:
             with _Faults(redis, seeded(seed)) as faults:
                 for number, (phone, code) in enumerate(codes.items()):
                     wrong = race._wrong_codes(code, number)

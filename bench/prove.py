@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from bench import fault_race, faults, half_open, race, voicemail
+from bench import crashes, fault_race, faults, half_open, race, steady, voicemail
 from bench.fault_world import AOF, world
 from bench.racers import PROCESSES
 from bench.sample_data import SEED
@@ -26,6 +26,7 @@ from tests.redis_servers import RedisServer
 RIGHT_RACES, WRONG_RACES, EXPIRED_CODES = 500, 500, 100
 CHECKS_WANTED = 100_000
 SENDS, CEILING = 10_000, 100
+SENDS_TO_ONE = 1000
 HOSTILE_WEBHOOKS = 100_000
 PAUSES_SECONDS = (1, 6, 12, 26)
 CODES_AT_A_CRASH, CODES_AT_A_FAILOVER = 2000, 40
@@ -105,6 +106,69 @@ def hostile_webhooks() -> Iterator[Proof]:
         "0",
         f"{webhooks.server_errors}",
         webhooks.server_errors == 0,
+    )
+
+
+def races_over_two_services() -> Iterator[Proof]:
+    races = race.race_for_codes(RIGHT_RACES // 5, WRONG_RACES // 5, processes=2)
+    seen = f"{races.successes}; {races.most_evaluated}; {len(races.broken)}"
+    yield Proof(
+        f"two services, one Redis: successes; guesses of a code; impossible histories, {races.checks:,} checks",
+        "A3, B1",
+        f"{RIGHT_RACES // 5}; 5; 0",
+        seen,
+        seen == f"{RIGHT_RACES // 5}; 5; 0",
+    )
+    spending = race.race_for_money(SENDS, CEILING, processes=2, kills=True)
+    yield Proof(
+        f"calls at the carrier, of {SENDS:,} parallel sends over two services, one of which is killed",
+        "C6, P5",
+        f"at most {CEILING}",
+        f"{spending.called}",
+        spending.accepted <= spending.called <= CEILING,
+    )
+    one = race.race_for_one_call(SENDS_TO_ONE, processes=2)
+    yield Proof(
+        f"calls at the carrier, of {SENDS_TO_ONE:,} parallel sends to one number over two services",
+        "C3",
+        "1",
+        f"{one.called} ({one.lost} were told to come again)",
+        one.called == 1,
+    )
+    webhooks = race.attack_webhooks(HOSTILE_WEBHOOKS // 10, processes=2)
+    yield Proof(
+        f"codes revealed to {webhooks.hostile:,} hostile webhooks at a service that did not place the calls",
+        "D1-D6",
+        "0",
+        f"{webhooks.revealed}",
+        webhooks.revealed == webhooks.server_errors == 0 and webhooks.authentic == 2 * race.LIVE_CALLS,
+    )
+
+
+def killed_workers() -> Iterator[Proof]:
+    kinds = {
+        "in a request": crashes.crash_requests(crashes.SEND_POINTS, crashes.FAILOVER_POINTS),
+        "with a queued call or a redial": crashes.crash_jobs(crashes.QUEUE_POINTS, crashes.REDIAL_POINTS),
+    }
+    for kind, found in kinds.items():
+        yield Proof(
+            f"calls for one request, at {found.crashes} points at which a worker is killed {kind}",
+            "F2, P6",
+            "at most 1",
+            f"{found.most_calls} ({found.went_on} went on with another worker)"
+            + (f": {found.broken[0]}" if found.broken else ""),
+            found.most_calls == 1 and not found.broken,
+        )
+
+
+def steady_checks() -> Iterator[Proof]:
+    one = steady.run()
+    yield Proof(
+        f"p99 of checks at {one.rate:,}/s, two workers and Redis here (load before: {one.other_load:.1f})",
+        "-",
+        "under 20 ms",
+        f"{one.p99_ms:.1f} ms (p50 {one.p50_ms:.1f} ms)",
+        one.p99_ms < 20 and not one.unexpected,
     )
 
 
@@ -325,6 +389,9 @@ PROOFS: tuple[Callable[[], Iterator[Proof]], ...] = (
     code_races,
     money_race,
     hostile_webhooks,
+    races_over_two_services,
+    killed_workers,
+    steady_checks,
     example_numbers,
     answering_machines,
     half_open_connections,

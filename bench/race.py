@@ -1,4 +1,6 @@
-"""Attacks on one real server over real HTTP, and what they achieved: races for codes and money, hostile webhooks.
+"""Attacks over real HTTP, and what they achieved: races for codes and money, hostile webhooks.
+
+They are on one server, or on several that share a Redis.
 
 The carrier is a process that counts: what it was asked for is what was called.
 """
@@ -8,6 +10,8 @@ import contextlib
 import hmac
 import json
 import re
+import secrets
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +29,7 @@ from bench.sample_data import phone_number, seeded
 from bench.servers import AUTH_TOKEN, Server, carrier_settings, free_port, running, service
 from languages import load_spoken_texts
 from speech import SPOKEN_TEXTS
+from tests.redis_servers import RedisServer
 
 CHECKS_A_CODE = 100
 SHORTEST_LIFE = 30
@@ -57,6 +62,8 @@ class Spending:
     sends: int
     accepted: int
     called: int
+    lost: int = 0
+    """Requests whose server died before it answered."""
 
 
 @dataclass
@@ -78,30 +85,36 @@ class Examples:
 
 
 @contextlib.contextmanager
-def _world(**settings: str) -> Iterator[tuple[Server, Server]]:
-    """The service and its carrier, each a process of its own."""
-    carrier_port, port = free_port(), free_port()
+def _world(processes: int = 1, **settings: str) -> Iterator[tuple[list[Server], Server]]:
+    """The service, as one process or as several with one Redis, and its carrier, each a process of its own."""
+    carrier_port, ports = free_port(), [free_port() for _ in range(processes)]
     with contextlib.ExitStack() as stack:
         command = ["-m", "bench.fake_carrier", str(carrier_port)]
         carrier = stack.enter_context(running("carrier", command, carrier_port, None))
-        given = {**carrier_settings(carrier, port), **settings}
-        yield stack.enter_context(service(None, port=port, **given)), carrier
+        given = {**carrier_settings(carrier, ports[0]), **settings}
+        if processes > 1:
+            given |= {"REDIS_URL": stack.enter_context(RedisServer()).url, "OTP_SECRET": secrets.token_hex()}
+        yield [stack.enter_context(service(None, port=port, **given)) for port in ports], carrier
+
+
+def _ports(ours: Sequence[Server]) -> list[int]:
+    return [server.port for server in ours]
 
 
 # Races for codes
 
 
-def race_for_codes(right_races: int, wrong_races: int, expired: int = 0) -> CodeRaces:
+def race_for_codes(right_races: int, wrong_races: int, expired: int = 0, processes: int = 1) -> CodeRaces:
     """Race a hundred checks for each code: all of them right, or all of them wrong and then a right one.
 
     `expired` codes are given 30 seconds to live, and checked when those have passed.
     """
     result = CodeRaces(codes=right_races + wrong_races)
-    with _world() as (ours, _), racers(ours.port) as racing:
+    with _world(processes) as (ours, _), racers(_ports(ours)) as racing:
         codes = _codes(right_races + wrong_races)
-        dead_from = _send_all(ours, list(codes.items()), LONGEST_LIFE)
+        dead_from = _send_all(ours[0], list(codes.items()), LONGEST_LIFE)
         short_lived = _codes(expired, first=len(codes))
-        dead_soon = _send_all(ours, list(short_lived.items()), SHORTEST_LIFE)
+        dead_soon = _send_all(ours[0], list(short_lived.items()), SHORTEST_LIFE)
         for number, (phone, code) in enumerate(codes.items()):
             is_right = number < right_races
             guesses = [code] * CHECKS_A_CODE if is_right else _wrong_codes(code, number)
@@ -173,18 +186,46 @@ def _count(result: CodeRaces, checks: Sequence[Check], is_right: bool, dead_from
 # A race for money
 
 
-def race_for_money(sends: int, ceiling: int) -> Spending:
-    """Send to as many numbers at once, where a call costs 1 and `ceiling` may be spent."""
+def race_for_money(sends: int, ceiling: int, processes: int = 1, *, kills: bool = False) -> Spending:
+    """Send to as many numbers at once, where a call costs 1 and `ceiling` may be spent.
+
+    Where it `kills`, the last process dies in the middle of the first ones.
+    """
     spending = {"CALL_PRICES": "max=1", "SPEND_PER_HOUR": str(ceiling), "SPEND_PER_DAY": str(ceiling * 10)}
-    accepted = 0
-    with _world(**spending) as (ours, carrier), racers(ours.port) as racing:
-        for first in range(0, sends, SENDS_A_VOLLEY):
-            last = min(first + SENDS_A_VOLLEY, sends)
-            answers = racing.volley([_send(phone_number(index), "123456") for index in range(first, last)])
-            accepted += sum(answer.status == 200 for answer in answers)
-            strange = [answer for answer in answers if answer.status not in (200, 429)]
-            assert not strange, strange[0].response
-        return Spending(sends, accepted, len(carrier.get("/calls").json()))
+    answers: list[Answer] = []
+    with _world(processes, **spending) as (ours, carrier):
+        volleys = [range(first, min(first + SENDS_A_VOLLEY, sends)) for first in range(0, sends, SENDS_A_VOLLEY)]
+        if kills:
+            with racers(_ports(ours)) as racing:
+                killing = threading.Thread(target=_kill_in_the_middle, args=(ours[-1], carrier))
+                killing.start()
+                answers += racing.volley([_send(phone_number(index), "123456") for index in volleys.pop(0)])
+                killing.join()
+            ours = ours[:-1]
+        with racers(_ports(ours)) as racing:
+            for volley in volleys:
+                answers += racing.volley([_send(phone_number(index), "123456") for index in volley])
+        lost = sum(answer.status == 0 for answer in answers)
+        strange = [answer for answer in answers if answer.status not in (0, 200, 429)]
+        assert not strange, strange[0].response
+        accepted = sum(answer.status == 200 for answer in answers)
+        return Spending(sends, accepted, len(carrier.get("/calls").json()), lost)
+
+
+def _kill_in_the_middle(victim: Server, carrier: Server) -> None:
+    while not carrier.get("/count").json():
+        pass
+    victim.process.kill()
+
+
+def race_for_one_call(sends: int, processes: int) -> Spending:
+    """Send to one number at once; `lost` are those that were told to come again."""
+    with _world(processes) as (ours, carrier), racers(_ports(ours)) as racing:
+        answers = racing.volley([_send(phone_number(0), "123456")] * sends)
+        strange = [answer for answer in answers if answer.status not in (200, 202, 503)]
+        assert not strange, strange[0].response
+        accepted = sum(answer.status in (200, 202) for answer in answers)
+        return Spending(sends, accepted, len(carrier.get("/calls").json()), sends - accepted)
 
 
 # Hostile webhooks
@@ -202,12 +243,15 @@ class _Call:
     """Of the one authentic answer that was seen on the wire."""
 
 
-def attack_webhooks(count: int) -> Webhooks:
-    """Post hostile callbacks about live calls and ended ones; every callback must be signed."""
+def attack_webhooks(count: int, processes: int = 1) -> Webhooks:
+    """Post hostile callbacks about live calls and ended ones; every callback must be signed.
+
+    With several processes the calls are placed by the last, and attacked at the first.
+    """
     result = Webhooks()
-    with _world(WEBHOOK_SIGNATURES="required") as (ours, carrier):
+    with _world(processes, WEBHOOK_SIGNATURES="required") as ((ours, *others), carrier):
         codes = {phone_number(index): f"CANARY{index:04d}" for index in range(2 * LIVE_CALLS)}
-        _send_all(ours, list(codes.items()), LONGEST_LIFE)
+        _send_all([ours, *others][-1], list(codes.items()), LONGEST_LIFE)
         placed = carrier.get("/calls").json()
         calls = [_call(ours, codes[to], call_id, url) for call_id, url, to in placed]
         live, dead = calls[:LIVE_CALLS], calls[LIVE_CALLS:]
@@ -383,7 +427,7 @@ def call_example_numbers(allowed_regions: str) -> Examples:
     """Send to each example number; which the carrier was asked to call, and which of them should not have been."""
     numbers = example_numbers()
     allowed = {e164 for e164, number in numbers.items() if _may_be_called(number, allowed_regions)}
-    with _world(ALLOWED_REGIONS=allowed_regions) as (ours, carrier):
+    with _world(ALLOWED_REGIONS=allowed_regions) as ((ours,), carrier):
         load.run(ours.port, [_send(e164, "123456") for e164 in numbers], lambda _: True, PHASE_SECONDS)
         called = {to for _, _, to in carrier.get("/calls").json()}
     called = {to if to.startswith("+") else f"+{to}" for to in called}

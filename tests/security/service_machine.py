@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from xml.etree import ElementTree
 
 import httpx
@@ -18,10 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from log_format import JsonFormatter
 from server import create_app
-from settings import load_settings
+from settings import Settings, load_settings
 from simulator.callbacks import Unreachable
 from simulator.clock import SimulatorClock
 from simulator.vobiz_call import callback_sender
+from stores import Stores, open_stores
 from tests.conftest import NO_LIMITS, OTP_SECRET, VOBIZ_TOKEN, FakeTime, keep_secret
 from tests.hearing import heard
 
@@ -143,6 +144,12 @@ class Known:
 
 
 class ServiceMachine(RuleBasedStateMachine):
+    forgets_on_restart: ClassVar[bool] = True
+
+    def make_stores(self, settings: Settings) -> Stores:
+        """What a new process remembers by, with the machine's clock."""
+        return open_stores(settings, self.time.clock)
+
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
@@ -154,10 +161,20 @@ class ServiceMachine(RuleBasedStateMachine):
         logging.root.addHandler(self.handler)
         self.codes: list[str] = []
         self.dead: list[tuple[str, str, str]] = []
+        self.forget()
         self.start()
 
+    def forget(self) -> None:
+        """Whatever was in memory is gone."""
+        self.carrier.app_number += 1
+        self.known: dict[str, Known] = {}
+        self.newest: dict[tuple[str, str], str] = {}
+        self.in_a_row = dict.fromkeys(PHONES, 0)
+        self.wait_until = dict.fromkeys(PHONES, 0.0)
+        self.last_failure = dict.fromkeys(PHONES, 0.0)
+
     def start(self) -> None:
-        """A new process: whatever was in memory is gone."""
+        """A new process."""
         settings = load_settings(
             **{
                 **NO_LIMITS,
@@ -176,18 +193,12 @@ class ServiceMachine(RuleBasedStateMachine):
             }
         )
         http = httpx.AsyncClient(transport=httpx.MockTransport(self.carrier))
-        self.app = create_app(settings, self.time.clock, http)
+        self.app = create_app(settings, http=http, stores=self.make_stores(settings))
         self.wire = Wire(self.app, self.time)
         self.backend = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://otp")
         self.sender = callback_sender(
             httpx.AsyncClient(transport=self.wire), SimulatorClock(float("inf")), VOBIZ_TOKEN
         )
-        self.carrier.app_number += 1
-        self.known: dict[str, Known] = {}
-        self.newest: dict[tuple[str, str], str] = {}
-        self.in_a_row = dict.fromkeys(PHONES, 0)
-        self.wait_until = dict.fromkeys(PHONES, 0.0)
-        self.last_failure = dict.fromkeys(PHONES, 0.0)
 
     def teardown(self) -> None:
         logging.root.removeHandler(self.handler)
@@ -434,6 +445,9 @@ class ServiceMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         before = dict(self.known)
         self.start()
+        if not self.forgets_on_restart:
+            return
+        self.forget()
         for verification_id, known in before.items():
             for by in ({"verification_id": verification_id}, {"phone": known.phone}):
                 answer = self.post(known.client, "/verify-otp", otp=known.code, **by)

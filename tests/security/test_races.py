@@ -26,6 +26,36 @@ def test_hostile_webhooks_reveal_no_code_and_end_no_call() -> None:
     assert (webhooks.hostile, webhooks.revealed, webhooks.server_errors) == (1500, 0, 0)
 
 
+# Two services with one Redis
+
+
+def test_codes_that_race_over_two_services_succeed_once() -> None:
+    races = race.race_for_codes(right_races=4, wrong_races=4, processes=2)
+    assert races.broken == []
+    assert (races.checks, races.successes, races.most_evaluated) == (804, 4, 5)
+    assert races.right_after_five == 0
+
+
+def test_sends_over_two_services_stop_at_the_ceiling_also_when_one_is_killed() -> None:
+    spending = race.race_for_money(sends=400, ceiling=100, processes=2)
+    assert (spending.accepted, spending.called) == (100, 100)
+    spending = race.race_for_money(sends=800, ceiling=200, processes=2, kills=True)
+    assert spending.accepted <= spending.called <= 200
+    assert spending.called <= spending.accepted + spending.lost
+
+
+def test_sends_to_one_number_over_two_services_are_one_call() -> None:
+    spending = race.race_for_one_call(sends=200, processes=2)
+    assert spending.called == 1
+    assert spending.accepted > 0
+
+
+def test_hostile_webhooks_reveal_no_code_of_calls_that_another_service_placed() -> None:
+    webhooks = race.attack_webhooks(300, processes=2)
+    assert webhooks.authentic == 2 * race.LIVE_CALLS
+    assert (webhooks.hostile, webhooks.revealed, webhooks.server_errors) == (300, 0, 0)
+
+
 @pytest.mark.parametrize("regions", ["IN,US", "*"])
 def test_no_example_number_outside_the_allowed_set_is_called(regions: str) -> None:
     examples = race.call_example_numbers(regions)
