@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from abuse_guard import AbuseGuard
+from abuse_guard import AbuseGuard, SendRefused
 from call_log import log_call
 from call_router import CallRouter, Candidate, Choice
 from clock import Clock
@@ -209,6 +209,14 @@ class CallPlacer:
             await self._drop(placing, "queue_timeout")
             return
         candidates = _first(ready.candidate, placing.candidates)
+        try:
+            await self._guard.check_destination(record.client, record.phone)
+        except SendRefused:  # stopped while it waited
+            ready.candidate.line.abandon()
+            await self._store.fail_call(record.id, ready.call.number, EndReason.FAILED, "destination_not_allowed")
+            await self._guard.refund(reservation)
+            log_call(logging.WARNING, "queued call stopped", ready.record, ready.call)
+            return
         self._dial_apart(replace(placing, record=ready.record, call=ready.call, candidates=candidates))
 
     def _candidates_again(self, order: SendOrder, job: Dial) -> list[Candidate]:

@@ -208,9 +208,6 @@ class CarrierLine:
 
     async def _take(self) -> Reservation | float:
         """A turn, or how long to wait before asking again."""
-        limit = self._limits.concurrent_calls
-        if limit and await self._store.live_calls(self.name) >= limit:
-            return LOOK_AGAIN_SECONDS
         if self.breaker.is_open and not await self._may_probe():
             return LOOK_AGAIN_SECONDS
         try:
@@ -219,10 +216,18 @@ class CarrierLine:
             self._give_up_probe()
             raise
         if isinstance(answer, Reservation):
-            self.breaker.begin()
-            return answer
+            if await self._has_room():
+                self.breaker.begin()
+                return answer
+            self._give_up_probe()
+            await self._guard_store.refund(answer)
+            return LOOK_AGAIN_SECONDS
         self._give_up_probe()
         return answer[0].retry_after_seconds or LOOK_AGAIN_SECONDS
+
+    async def _has_room(self) -> bool:
+        limit = self._limits.concurrent_calls
+        return not limit or await self._store.claim_live_call(self.name, limit)
 
     async def _may_probe(self) -> bool:
         """Whether the carrier works again, or this worker is the one to find out."""

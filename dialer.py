@@ -18,7 +18,7 @@ from carrier_line import NoTurn
 from clock import Clock
 from guard_store import Reservation
 from number_page import OtherCall
-from otp_store import OtpStore
+from otp_store import OtpStore, StoreUnavailable
 from script_writer import ScriptWriter
 from sealing import Sealer
 from send_order import SendOrder
@@ -207,7 +207,10 @@ class Dialer:
             raise
         line.note_success()
         log_call(logging.INFO, "call placed", record, call)
-        record = await self._store.name_call(record.id, call.number, call_id) or record
+        try:
+            record = await self._store.name_call(record.id, call.number, call_id) or record
+        except StoreUnavailable:  # it rings all the same, and its callbacks will name it
+            return Dialed(record, call, is_confirmed=False)
         if record.status is Status.CANCELLED:  # while we were waiting for the carrier
             await hang_up_if_possible(provider, call_id)
         return Dialed(record, record.call or call, is_confirmed=True)

@@ -229,6 +229,10 @@ class OtpStore(ABC):
     async def live_calls(self, provider: str) -> int:
         """How many calls a carrier has under way, not counting queued ones."""
 
+    async def claim_live_call(self, provider: str, limit: int) -> bool:
+        """Whether a carrier that takes so many calls at once has room for one that begins now."""
+        return await self.live_calls(provider) < limit
+
     @abstractmethod
     async def queued_calls(self, provider: str) -> int:
         """How many calls wait for a carrier."""

@@ -62,7 +62,7 @@ def open_protection(settings: Settings, store: GuardStore, clock: Clock) -> Prot
 
 def _secret_of(settings: Settings) -> bytes:
     """The same for all processes that share a store, as OTP_SECRET has to be."""
-    return derive_key(settings.otp_secrets[0], b"idempotency")
+    return derive_key(min(settings.otp_secrets), b"idempotency")  # the same one, in whatever order
 
 
 def _access(settings: Settings, keys: str, store: GuardStore, *, locks_newcomers: bool = True) -> Access:

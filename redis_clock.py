@@ -14,13 +14,14 @@ class SharedClock:
     """The server's Unix time. Between two looks at it this machine counts by itself, also while it is lost.
 
     For lifetimes it never goes back: where the server's clock is set back, or another server takes over with a
-    slower one, time goes on from where it was.
+    slower one, time goes on from where it was, at half its pace until both agree.
     """
 
     def __init__(self, redis: Redis, own: Clock) -> None:
         self._redis = redis
         self._ahead = own.wall() - boot_seconds()  # until the server was asked
         self._furthest_ahead: float | None = None
+        self._slowed_at = boot_seconds()
         self.uncertain_seconds = 0.0
         """By how much `server_now` can be wrong: half of the round trip in which the server was asked."""
 
@@ -44,8 +45,15 @@ class SharedClock:
         looks = [await self._look() for _ in range(LOOKS)]
         round_trip, self._ahead = min(looks)  # the quickest answer tells best when it was given
         self.uncertain_seconds = round_trip / 2
-        self._furthest_ahead = max(self._ahead, self._furthest_ahead or self._ahead)
+        self._slow_down_to(self._ahead)
         return self._ahead - before
+
+    def _slow_down_to(self, ahead: float) -> None:
+        """Where the server's clock was set back, ours goes on at half its pace until they agree again."""
+        now = boot_seconds()
+        if self._furthest_ahead is not None:
+            ahead = max(ahead, self._furthest_ahead - (now - self._slowed_at) / 2)
+        self._furthest_ahead, self._slowed_at = ahead, now
 
     async def _look(self) -> tuple[float, float]:
         """How long the answer took, and how far the server is ahead of our boot clock."""

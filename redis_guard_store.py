@@ -16,6 +16,7 @@ from hashlib import blake2b
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from clock import Clock
@@ -288,7 +289,10 @@ class RedisGuardStore:
         sealed = packed[8:]
         if not sealed:
             return until, b""
-        return until, self._cipher(name).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
+        try:
+            return until, self._cipher(name).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
+        except InvalidTag:
+            raise StoreUnavailable("what was kept in the store cannot be read: it was altered") from None
 
 
 def _milliseconds(seconds: float) -> int:

@@ -276,9 +276,7 @@ class RedisJobs:
         job = context["job"]
         lane = job.queue
         assert isinstance(lane, _Lane)  # noqa: S101 - there are no others here
-        handling = asyncio.ensure_future(
-            self._handlers[job.function](msgspec.convert(fields, self._kinds[job.function]))
-        )
+        handling = asyncio.ensure_future(self._handle(job.function, fields))
         try:
             while not (await asyncio.wait({handling}, timeout=BEAT_SECONDS))[0]:
                 with contextlib.suppress(*_TROUBLES):

@@ -8,7 +8,7 @@ and two where another one did.
 import asyncio
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from hashlib import blake2b
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from clock import Clock
 from number_page import Checked, NumberPage, OpenPage, StoreRules
 from otp_store import Expired, OtpStore, Step, StoreUnavailable, T
-from redis_connection import Redis
+from redis_connection import Redis, Script
 from redis_pages import DueSlot, RedisPages, Seen, Timers
 from sealing import Sealer
 from verification import NEWS_GRACE_SECONDS, Call, Message, Verification
@@ -27,7 +27,19 @@ STEP_SECONDS = 0.5
 PAGES_REMEMBERED = 10_000
 DUE_AT_ONCE = 50
 
+# A place among a carrier's calls is kept for so long for a call that is about to begin.
+CLAIM_SECONDS = 2.0
+MAX_CLAIMS = 1000
+
 Command = Coroutine[Any, Any, Any]
+
+# KEYS: calls under way, by the time until which they may be. ARGV: now, how many there may be, until when a place
+# is kept, and for whom. Gives 1 when it is.
+_CLAIM = Script("""
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+return redis.call('ZADD', KEYS[1], ARGV[3], ARGV[4])
+""")
 
 
 class RedisOtpStore(OtpStore):
@@ -45,6 +57,7 @@ class RedisOtpStore(OtpStore):
         """`limited` are the carriers whose calls under way are counted, as they take only so many; None: all."""
         super().__init__(sealer, clock, rules)
         self._limited = limited
+        self._claims: defaultdict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=MAX_CLAIMS))
         self._redis = redis
         self._pages = pages
         self._seen: OrderedDict[str, Seen] = OrderedDict()
@@ -70,10 +83,13 @@ class RedisOtpStore(OtpStore):
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting.append(turn)
         try:
-            await turn
-        except asyncio.CancelledError:
+            async with asyncio.timeout(STEP_SECONDS):
+                await turn
+        except (TimeoutError, asyncio.CancelledError) as error:
             if turn.done() and not turn.cancelled():
                 self._give_turn_on(line)
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable("too many requests for one number at once") from None
             raise
 
     def _give_turn_on(self, line: str) -> None:
@@ -127,7 +143,14 @@ class RedisOtpStore(OtpStore):
         after = page.page()
         swapping = self._pages.swap(line, seen, page, after)
         commands = list(self._index(seen.page, after))
-        return (await asyncio.gather(swapping, *commands))[0] if commands else await swapping
+        if not commands:
+            return await swapping
+        # Only the page counts: without the rest a call is not found by its id alone, or not counted.
+        indexing = asyncio.gather(*commands, return_exceptions=True)
+        try:
+            return await swapping
+        finally:
+            await indexing
 
     def _index(self, before: NumberPage, after: NumberPage) -> Iterator[Command]:
         known = {record.id: record for record in before.records}
@@ -141,6 +164,8 @@ class RedisOtpStore(OtpStore):
         was_in, is_in = self._count_key(before), self._count_key(call)
         if was_in and was_in != is_in:
             yield self._redis.call(was_in, "ZREM", was_in, _raw(record.id))
+        if call is not None and is_in == _live_key(call.provider) and was_in != is_in:
+            yield from self._redeem_claim(call.provider)
         if call is None or not call.is_live:
             return
         if is_in and (was_in != is_in or before is None or before.overdue_at != call.overdue_at):
@@ -192,6 +217,19 @@ class RedisOtpStore(OtpStore):
     async def live_calls(self, provider: str) -> int:
         return await self._count(_live_key(provider))
 
+    async def claim_live_call(self, provider: str, limit: int) -> bool:
+        key, claim, now = _live_key(provider), secrets.token_bytes(16), self._clock.now()
+        is_ours = await self._redis.run(_CLAIM, [key], now, limit, now + CLAIM_SECONDS, claim)
+        if is_ours:
+            self._claims[provider].append(claim)
+        return bool(is_ours)
+
+    def _redeem_claim(self, provider: str) -> Iterator[Command]:
+        """A call that was begun takes the place that was kept for it."""
+        if self._claims[provider]:
+            key = _live_key(provider)
+            yield self._redis.call(key, "ZREM", key, self._claims[provider].popleft())
+
     async def queued_calls(self, provider: str) -> int:
         return await self._count(_queued_key(provider))
 
@@ -225,11 +263,17 @@ class RedisOtpStore(OtpStore):
             async with places:
                 return await self._on(verification_id, lambda page: look(page, verification_id))
 
-        found: list[Verification | None] = []
+        found: list[Verification] = []
         for slot in slots:
-            found += await asyncio.gather(*(visit(verification_id) for verification_id in slot.ids))
-            await self._pages.finish(slot)
-        return [record for record in found if record is not None]
+            visits = (visit(verification_id) for verification_id in slot.ids)
+            looked = await asyncio.gather(*visits, return_exceptions=True)
+            found += [one for one in looked if isinstance(one, Verification)]
+            failures = [one for one in looked if isinstance(one, BaseException)]
+            if not failures:
+                await self._pages.finish(slot)
+            elif unexpected := next((one for one in failures if not isinstance(one, StoreUnavailable)), None):
+                raise unexpected
+        return found
 
 
 def _raw(verification_id: str) -> bytes:

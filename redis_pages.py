@@ -90,12 +90,12 @@ class Seen(NamedTuple):
 
 
 class RedisPages:
-    def __init__(self, redis: Redis, shared: SharedClock, sealer: PageSealer) -> None:
+    def __init__(self, redis: Redis, shared: SharedClock) -> None:
         self._redis = redis
         self._shared = shared
-        self._sealer = sealer
         self._shards = _even_shards()
         self._name_key = b""
+        self._sealer = PageSealer([])
         self._place = lru_cache(maxsize=8192)(self._find_place)
 
     async def load(self, line: str) -> Seen:
@@ -138,8 +138,9 @@ class RedisPages:
         return self._shared.latest_ms(WRITE_SECONDS)
 
     def use_names(self, key: bytes) -> None:
-        """Until then nothing can be found."""
+        """Until then nothing can be found. Pages are sealed with it, too: they outlive any OTP_SECRET."""
         self._name_key = derive_key(key.hex(), b"pages")
+        self._sealer = PageSealer([key.hex()])
         self._place.cache_clear()
 
     def _find_place(self, line: str) -> tuple[bytes, bytes]:

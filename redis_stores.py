@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import redis_checks
 from clock import Clock
+from log_format import log_unexpected
 from number_page import StoreRules
 from otp_store import StoreUnavailable
 from redis_clock import SharedClock
@@ -41,11 +43,11 @@ class RedisStores(Stores):
 
     async def keep(self) -> None:
         await asyncio.gather(
-            self.jobs.work(),
+            _on_and_on("jobs", self.jobs.work),
             self._connect_at_last(),
-            self.shared_clock.keep_in_sync(),
-            self.names.keep(),
-            redis_checks.watch_evictions(self.redis, self.clock),
+            _on_and_on("clock", self.shared_clock.keep_in_sync),
+            _on_and_on("names", self.names.keep),
+            _on_and_on("evictions", lambda: redis_checks.watch_evictions(self.redis, self.clock)),
         )
 
     async def _connect_at_last(self) -> None:
@@ -59,14 +61,23 @@ class RedisStores(Stores):
         await self.redis.close()
 
 
+async def _on_and_on(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """What is unexpected in one of these must end neither it nor the others."""
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            log_unexpected(error, name)
+        await asyncio.sleep(CONNECT_AGAIN_SECONDS)
+
+
 def open_redis_stores(settings: Settings, clock: Clock, rules: StoreRules, sealer: Sealer) -> RedisStores:
     """Nothing is connected yet."""
     url = settings.redis_url.get_secret_value()
     redis = Redis(url, clock)
     shared_clock = SharedClock(redis, clock)
     clock = Clock(now=shared_clock.now, wall=clock.wall, sleep=clock.sleep)
-    page_sealer = PageSealer(settings.otp_secrets)
-    pages = RedisPages(redis, shared_clock, page_sealer)
+    pages = RedisPages(redis, shared_clock)
     limited = [name for name in settings.provider_names if settings.of_carrier(name, "concurrent_calls")]
     otp = RedisOtpStore(redis, pages, sealer, clock, rules, limited)
     guard = RedisGuardStore(redis, clock, shared=shared_clock)
@@ -75,7 +86,7 @@ def open_redis_stores(settings: Settings, clock: Clock, rules: StoreRules, seale
         otp.use_names(key)
         guard.use_names(key)
 
-    names = NameKey(redis, page_sealer, use_names)
+    names = NameKey(redis, PageSealer(settings.otp_secrets), use_names)
     return RedisStores(clock, otp, guard, RedisJobs(url), redis, shared_clock, names)
 
 

@@ -52,8 +52,8 @@ class Sealer:
         self._message_macs = [
             hmac.new(derive_key(secret, b"message token"), digestmod=sha256) for secret in secrets_in_use
         ]
-        self._keys_key = derive_key(secrets_in_use[-1], b"keys")  # the older one: calls under way keep their keys
-        self._attempt_key = derive_key(secrets_in_use[-1], b"attempt")
+        self._keys_key = derive_key(min(secrets_in_use), b"keys")  # the same one, in whatever order they are given
+        self._attempt_key = derive_key(min(secrets_in_use), b"attempt")
         self._token_macs = [hmac.new(derive_key(secret, b"token"), digestmod=sha256) for secret in secrets_in_use]
 
     def seal(self, code: str, verification_id: str) -> bytes:

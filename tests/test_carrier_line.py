@@ -41,6 +41,9 @@ class LiveCalls:
     async def live_calls(self, provider: str) -> int:
         return self.count
 
+    async def claim_live_call(self, provider: str, limit: int) -> bool:
+        return self.count < limit
+
     async def queued_calls(self, provider: str) -> int:
         return self.queued
 

@@ -1,5 +1,6 @@
 """The store in Redis keeps the contract, and what it promises beyond it, on a real server."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,13 +12,12 @@ from number_page import StoreRules
 from otp_store import OtpStore
 from redis_clock import SharedClock
 from redis_connection import Redis
-from redis_otp_store import RedisOtpStore
+from redis_otp_store import CLAIM_SECONDS, RedisOtpStore
 from redis_pages import RedisPages
-from sealing import PageSealer
 from tests.conftest import FakeTime
 from tests.mode_cases import ModeCases
 from tests.redis_servers import RedisServer
-from tests.store_cases import SEALER, StoreCases
+from tests.store_cases import CLIENT, NEW_CALL, SEALER, StoreCases, new_code
 
 SECRET = "a secret that is only used in tests"
 
@@ -37,6 +37,23 @@ class TestRedisOtpStore(StoreCases, ModeCases):
 
     def make_store(self, time: FakeTime, **options: Any) -> OtpStore:
         shared = SharedClock(self.redis, Clock())
-        pages = RedisPages(self.redis, shared, PageSealer([SECRET]))
+        pages = RedisPages(self.redis, shared)
         pages.use_names(secrets.token_bytes(32))
         return RedisOtpStore(self.redis, pages, SEALER, time.clock, StoreRules(**options))
+
+
+async def test_a_carrier_that_takes_so_many_calls_is_never_given_more_by_all_together(
+    redis: Redis, fake_time: FakeTime
+) -> None:
+    pages = RedisPages(redis, SharedClock(redis, Clock()))
+    stores = [RedisOtpStore(redis, pages, SEALER, fake_time.clock, StoreRules()) for _ in range(2)]
+    for store in stores:
+        store.use_names(b"names" * 8)
+    claims = await asyncio.gather(*(stores[number % 2].claim_live_call("vobiz", 3) for number in range(20)))
+    assert claims.count(True) == 3
+    for number, store in enumerate((stores[0], stores[1], stores[0])):
+        await store.begin(CLIENT, f"+1415555{number:04d}", new_code(), NEW_CALL)
+    assert await stores[0].live_calls("vobiz") == 3, "each call took the place that was kept for it"
+    fake_time.advance(CLAIM_SECONDS)
+    assert await stores[1].live_calls("vobiz") == 3
+    assert not await stores[1].claim_live_call("vobiz", 3)

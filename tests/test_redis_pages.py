@@ -13,7 +13,6 @@ from redis_clock import SharedClock
 from redis_connection import Redis
 from redis_otp_store import RedisOtpStore
 from redis_pages import LEASE_SECONDS, SHARDS, RedisPages, Timers, encode_page
-from sealing import PageSealer
 from tests.conftest import FakeTime
 from tests.redis_servers import RedisCluster, RedisServer
 from tests.store_cases import CLIENT, CODE, NEW_CALL, OTHER_PHONE, PHONE, SEALER, call_of, new_code
@@ -29,7 +28,7 @@ class Process:
     def __init__(self, url: str, time: FakeTime) -> None:
         self.redis = Redis(url, Clock())
         self.shared = SharedClock(self.redis, Clock())
-        self.pages = RedisPages(self.redis, self.shared, PageSealer([SECRET]))
+        self.pages = RedisPages(self.redis, self.shared)
         self.store = RedisOtpStore(self.redis, self.pages, SEALER, time.clock, StoreRules())
 
     async def open(self) -> None:

@@ -16,10 +16,9 @@ from redis_guard_store import RedisGuardStore
 from redis_link import RedisLimits
 from redis_otp_store import RedisOtpStore
 from redis_pages import RedisPages
-from sealing import PageSealer
 from settings import Settings
 from stores import Stores
-from tests.conftest import OTP_SECRET, FakeTime
+from tests.conftest import FakeTime
 from tests.redis_servers import RedisServer
 from tests.security.service_machine import ServiceMachine
 from tests.store_cases import SEALER
@@ -63,7 +62,8 @@ class _OnRedis:
         return self.redis
 
     def _open_store(self, time: FakeTime, rules: StoreRules) -> OtpStore:
-        pages = RedisPages(self.redis, SharedClock(self.redis, Clock()), PageSealer([OTP_SECRET]))
+        pages = RedisPages(self.redis, SharedClock(self.redis, Clock()))
+        pages.use_names(b"names" * 8)
         return RedisOtpStore(self.redis, pages, SEALER, time.clock, rules)
 
     def teardown(self) -> None:
