@@ -20,7 +20,7 @@ from statistics import quantiles
 
 from bench import load
 from bench.sample_data import phone_number
-from bench.servers import ROOT, WIDE_LIMITS, free_port
+from bench.servers import AUTH_ID, AUTH_TOKEN, FROM_NUMBER, ROOT, WIDE_LIMITS, free_port
 
 WORKERS = 2
 REQUESTS_A_SECOND = 200
@@ -137,7 +137,9 @@ async def workers(**settings: str) -> AsyncIterator[tuple[WorkersLog, int]]:
     command = ["-m", "bench.memory_workers", str(WORKERS)]
     if "REDIS_URL" in settings:
         command = [str(ROOT / "server.py")]
-        environment |= {"WORKERS": str(WORKERS)}
+        # Several workers take no simulated carrier; nobody is called here.
+        account = {"VOBIZ_AUTH_ID": AUTH_ID, "VOBIZ_AUTH_TOKEN": AUTH_TOKEN, "FROM_NUMBER": FROM_NUMBER}
+        environment = {**account, "PUBLIC_URL": f"http://127.0.0.1:{port}", "WORKERS": str(WORKERS), **environment}
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/"
     )
