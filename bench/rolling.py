@@ -139,7 +139,9 @@ async def workers(**settings: str) -> AsyncIterator[tuple[WorkersLog, int]]:
         command = [str(ROOT / "server.py")]
         # Several workers take no simulated carrier; nobody is called here.
         account = {"VOBIZ_AUTH_ID": AUTH_ID, "VOBIZ_AUTH_TOKEN": AUTH_TOKEN, "FROM_NUMBER": FROM_NUMBER}
-        environment = {**account, "PUBLIC_URL": f"http://127.0.0.1:{port}", "WORKERS": str(WORKERS), **environment}
+        here = f"http://127.0.0.1:{port}"
+        account |= {"VOBIZ_API_URL": here, "PUBLIC_URL": here, "WORKERS": str(WORKERS)}
+        environment = {**account, **environment}
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/"
     )
