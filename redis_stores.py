@@ -58,6 +58,7 @@ class RedisStores(Stores):
                 await self._connect()
 
     async def close(self) -> None:
+        await self.jobs.close()
         await self.redis.close()
 
 

@@ -28,7 +28,8 @@ class Stores:
         await self.jobs.work()
 
     async def close(self) -> None:
-        """The last step: `jobs` are closed before what they work with."""
+        """The last step. `jobs` were closed before what they work with, which may have planned something since."""
+        await self.jobs.close()
 
 
 def open_stores(settings: Settings, clock: Clock) -> Stores:
