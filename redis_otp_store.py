@@ -24,7 +24,7 @@ from voice_provider import CallState
 
 # With the time that its last write may take, a step ends within a second.
 STEP_SECONDS = 0.5
-PAGES_REMEMBERED = 10_000
+PAGES_REMEMBERED = 16_384  # about a kilobyte each
 DUE_AT_ONCE = 50
 
 # A place among a carrier's calls is kept for so long for a call that is about to begin.

@@ -26,6 +26,7 @@ REPEAT_WITHIN_SECONDS, REPEAT_AFTER_SECONDS = 0.3, 0.05
 # Whoever took what is due has so long to deal with it; then another process takes it.
 LEASE_SECONDS = 30.0
 SHARDS = 64
+PLACES_REMEMBERED = 16_384
 _ID_BYTES = 16
 
 # KEYS: page, then for each timer the slots of its kind and its own slot. ARGV: nonce of the page that was seen,
@@ -96,7 +97,7 @@ class RedisPages:
         self._shards = _even_shards()
         self._name_key = b""
         self._sealer = PageSealer([])
-        self._place = lru_cache(maxsize=8192)(self._find_place)
+        self._place = lru_cache(maxsize=PLACES_REMEMBERED)(self._find_place)
 
     async def load(self, line: str) -> Seen:
         _, key = self._place(line)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from verification import VERIFICATION_ID, CallRef, MessageRef
 
 _NONCE_BYTES = PAGE_NONCE_BYTES = 12
-_NUMBERS_AT_HAND = 8192
+_NUMBERS_AT_HAND = 16_384
 _TOKEN = re.compile(r"([0-9a-f]{32})([0-9a-f]{4})([0-9a-f]{32})")
 
 # A message token: the encrypted id, the message's number and a signature.
