@@ -301,7 +301,7 @@ async def test_trouble_of_the_api_dials_nothing(world: World, to: str, error: ty
 
 async def test_a_slow_answer_leaves_the_outcome_to_the_callback(world: World) -> None:
     with pytest.raises(CallOutcomeUnknown):
-        await world.call("+14155550111", world.client(request_deadline_seconds=0.3))
+        await world.call("+14155550111", world.client(request_deadline_seconds=2))
     (call_id,) = {*world.carrier.calls, *world.carrier.records}
     await world.ended(call_id)
     assert [event.call_id for event in world.events()] == [call_id]
@@ -461,7 +461,7 @@ async def test_each_refusal_of_a_message_says_what_may_be_done_next(
 async def test_a_slow_gateway_leaves_the_outcome_to_the_report(world: World) -> None:
     order = MessageOrder(keep_secret("+14155550111"), CALLER, "text", "", REFERENCE, 300)
     with pytest.raises(CallOutcomeUnknown):
-        await world.sms(request_deadline_seconds=0.3).send_message(order)
+        await world.sms(request_deadline_seconds=2).send_message(order)
     await asyncio.gather(*world.gateway.tasks)
     assert world.sms().reference_of(world.posted[0]) == REFERENCE
 

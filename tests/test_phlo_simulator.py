@@ -349,7 +349,7 @@ async def test_trouble_is_understood_and_no_call_is_made(
 
 async def test_a_run_whose_answer_is_late_is_unknown_and_may_be_heard_of(world: World) -> None:
     async with httpx.AsyncClient() as http:
-        client = world.client(http, request_deadline_seconds=0.3)
+        client = world.client(http, request_deadline_seconds=2)
         with pytest.raises(CallOutcomeUnknown):
             await client.place_call(world.order("+14155550111"))
         await world.over()
