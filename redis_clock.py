@@ -1,6 +1,7 @@
 """One clock for all machines that share a store: the server's, kept going by each machine's own."""
 
 import asyncio
+import math
 
 from clock import Clock, boot_seconds
 from otp_store import StoreUnavailable
@@ -20,15 +21,14 @@ class SharedClock:
     def __init__(self, redis: Redis, own: Clock) -> None:
         self._redis = redis
         self._ahead = own.wall() - boot_seconds()  # until the server was asked
-        self._furthest_ahead: float | None = None
-        self._slowed_at = boot_seconds()
+        # What `now` said when the server was asked last, and our boot clock then.
+        self._said, self._said_at = -math.inf, boot_seconds()
         self.uncertain_seconds = 0.0
         """By how much `server_now` can be wrong: half of the round trip in which the server was asked."""
 
     def now(self) -> float:
         """Seconds that never go back."""
-        ahead = self._ahead if self._furthest_ahead is None else self._furthest_ahead
-        return boot_seconds() + ahead
+        return max(self.server_now(), self._said + (boot_seconds() - self._said_at) / 2)
 
     def server_now(self) -> float:
         """What the server's clock shows, also after it was set."""
@@ -41,19 +41,13 @@ class SharedClock:
 
     async def sync(self) -> float:
         """Look at the server's clock; how far it is ahead of what was believed. Raises: StoreUnavailable."""
-        before = self._ahead
+        before, is_first = self._ahead, self._said == -math.inf
         looks = [await self._look() for _ in range(LOOKS)]
+        said = self.now()
         round_trip, self._ahead = min(looks)  # the quickest answer tells best when it was given
         self.uncertain_seconds = round_trip / 2
-        self._slow_down_to(self._ahead)
+        self._said, self._said_at = self.server_now() if is_first else said, boot_seconds()
         return self._ahead - before
-
-    def _slow_down_to(self, ahead: float) -> None:
-        """Where the server's clock was set back, ours goes on at half its pace until they agree again."""
-        now = boot_seconds()
-        if self._furthest_ahead is not None:
-            ahead = max(ahead, self._furthest_ahead - (now - self._slowed_at) / 2)
-        self._furthest_ahead, self._slowed_at = ahead, now
 
     async def _look(self) -> tuple[float, float]:
         """How long the answer took, and how far the server is ahead of our boot clock."""

@@ -17,7 +17,7 @@ from clock import Clock
 from number_page import Checked, NumberPage, OpenPage, StoreRules
 from otp_store import Expired, OtpStore, Step, StoreUnavailable, T
 from redis_connection import Redis, Script
-from redis_pages import DueSlot, RedisPages, Seen, Timers
+from redis_pages import DueSlot, RedisPages, Seen, Timers, raw_id
 from sealing import Sealer
 from verification import NEWS_GRACE_SECONDS, Call, Message, Verification
 from voice_provider import CallState
@@ -163,13 +163,13 @@ class RedisOtpStore(OtpStore):
     def _index_call(self, record: Verification, before: Call | None, call: Call | None) -> Iterator[Command]:
         was_in, is_in = self._count_key(before), self._count_key(call)
         if was_in and was_in != is_in:
-            yield self._redis.call(was_in, "ZREM", was_in, _raw(record.id))
+            yield self._redis.call(was_in, "ZREM", was_in, raw_id(record.id))
         if call is not None and is_in == _live_key(call.provider) and was_in != is_in:
             yield from self._redeem_claim(call.provider)
         if call is None or not call.is_live:
             return
         if is_in and (was_in != is_in or before is None or before.overdue_at != call.overdue_at):
-            yield self._redis.call(is_in, "ZADD", is_in, call.overdue_at + NEWS_GRACE_SECONDS, _raw(record.id))
+            yield self._redis.call(is_in, "ZADD", is_in, call.overdue_at + NEWS_GRACE_SECONDS, raw_id(record.id))
         if call.call_id and (before is None or before.call_id != call.call_id):
             longest_seconds = 2 * (call.ring_timeout_seconds + call.time_limit_seconds) + NEWS_GRACE_SECONDS
             yield self._lead_to(record, _key_of("call", call.provider, call.call_id), longest_seconds)
@@ -192,7 +192,7 @@ class RedisOtpStore(OtpStore):
         yield self._lead_to(record, _key_of("message", message.provider, message.message_id), seconds)
 
     def _lead_to(self, record: Verification, key: bytes, seconds: float) -> Command:
-        return self._redis.call(key, "SET", key, _raw(record.id), "PX", max(1, int(seconds * 1000)))
+        return self._redis.call(key, "SET", key, raw_id(record.id), "PX", max(1, int(seconds * 1000)))
 
     async def check(self, client: str, key: str, candidate: str, attempt: str = "") -> Checked:
         # So that a check is known again if it has to be sent twice.
@@ -274,10 +274,6 @@ class RedisOtpStore(OtpStore):
             elif unexpected := next((one for one in failures if not isinstance(one, StoreUnavailable)), None):
                 raise unexpected
         return found
-
-
-def _raw(verification_id: str) -> bytes:
-    return bytes.fromhex(verification_id[4:])
 
 
 def _key_of(kind: str, provider: str, its_id: str) -> bytes:

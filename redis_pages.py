@@ -117,7 +117,7 @@ class RedisPages:
             for timer in wanted:
                 second = int(timer.due_at) + 1
                 keys += [slots, b"%b:%d" % (slots, second)]
-                timers += [second, _raw(timer.verification_id)]
+                timers += [second, raw_id(timer.verification_id)]
         reply = await self._run(keys, [seen.nonce, sealed, milliseconds], timers)
         if reply == 0:
             await self._shared.sync()  # perhaps the server's clock was set
@@ -195,7 +195,7 @@ _decoder = msgspec.msgpack.Decoder(_KeptPage)
 
 
 def encode_page(page: NumberPage) -> bytes:
-    ids = b"".join(_raw(record.id) for record in page.records)
+    ids = b"".join(raw_id(record.id) for record in page.records)
     nameless = tuple(msgspec.structs.replace(record, id="") for record in page.records)
     return _encoder.encode(_KeptPage(ids, NumberPage(nameless, page.failures)))
 
@@ -212,7 +212,7 @@ def _ids(raw: bytes) -> list[str]:
     return [f"vrf_{raw[start : start + _ID_BYTES].hex()}" for start in range(0, len(raw), _ID_BYTES)]
 
 
-def _raw(verification_id: str) -> bytes:
+def raw_id(verification_id: str) -> bytes:
     return bytes.fromhex(verification_id[4:])
 
 

@@ -43,7 +43,7 @@ def open_stores(settings: Settings, clock: Clock) -> Stores:
     )
     sealer = Sealer(settings.otp_secrets)
     if settings.redis_address:
-        # Imported only here: clients and job library take 8 MB and a tenth of a second that only a Redis is worth.
+        # Imported only here: clients and job library take 8 MB that only a Redis is worth.
         from redis_stores import open_redis_stores
 
         return open_redis_stores(settings, clock, rules, sealer)
