@@ -134,23 +134,16 @@ class RedisOtpStore(OtpStore):
             self._seen.popitem(last=False)
 
     async def _swap(self, line: str, seen: Seen, page: OpenPage) -> tuple[Seen, bool]:
-        """See RedisPages. What leads to a call or message, and counts it, is kept at the same time.
+        """See RedisPages. What leads to a call or message, and counts it, follows a page that was kept.
 
-        That is never proof: a call that is found so is looked for on its page, and a count heals by itself.
+        That is never proof: a call that is found so is looked for on its page, and a count heals by itself. Only
+        the page is needed: without the rest a call is not found by its id alone, or is counted for too long.
         """
-        if not page.is_changed:
-            return await self._pages.swap(line, seen, page, seen.page)
-        after = page.page()
-        swapping = self._pages.swap(line, seen, page, after)
-        commands = list(self._index(seen.page, after))
-        if not commands:
-            return await swapping
-        # Only the page counts: without the rest a call is not found by its id alone, or not counted.
-        indexing = asyncio.gather(*commands, return_exceptions=True)
-        try:
-            return await swapping
-        finally:
-            await indexing
+        after = page.page() if page.is_changed else seen.page
+        kept, is_current = await self._pages.swap(line, seen, page, after)
+        if is_current and after is not seen.page and (commands := list(self._index(seen.page, after))):
+            await asyncio.gather(*commands, return_exceptions=True)
+        return kept, is_current
 
     def _index(self, before: NumberPage, after: NumberPage) -> Iterator[Command]:
         known = {record.id: record for record in before.records}
@@ -164,15 +157,21 @@ class RedisOtpStore(OtpStore):
         was_in, is_in = self._count_key(before), self._count_key(call)
         if was_in and was_in != is_in:
             yield self._redis.call(was_in, "ZREM", was_in, raw_id(record.id))
+        if (
+            call is not None
+            and is_in
+            and (was_in != is_in or before is None or before.overdue_at != call.overdue_at)
+        ):
+            yield self._redis.call(is_in, "ZADD", is_in, call.overdue_at + NEWS_GRACE_SECONDS, raw_id(record.id))
         if call is not None and is_in == _live_key(call.provider) and was_in != is_in:
             yield from self._redeem_claim(call.provider)
-        if call is None or not call.is_live:
-            return
-        if is_in and (was_in != is_in or before is None or before.overdue_at != call.overdue_at):
-            yield self._redis.call(is_in, "ZADD", is_in, call.overdue_at + NEWS_GRACE_SECONDS, raw_id(record.id))
-        if call.call_id and (before is None or before.call_id != call.call_id):
+        was_known_as, is_known_as = _carriers_id(before), _carriers_id(call)
+        if was_known_as and was_known_as != is_known_as:
+            key = _key_of("call", *was_known_as)
+            yield self._redis.call(key, "DEL", key)
+        if call is not None and is_known_as and was_known_as != is_known_as:
             longest_seconds = 2 * (call.ring_timeout_seconds + call.time_limit_seconds) + NEWS_GRACE_SECONDS
-            yield self._lead_to(record, _key_of("call", call.provider, call.call_id), longest_seconds)
+            yield self._lead_to(record, _key_of("call", *is_known_as), longest_seconds)
 
     def _count_key(self, call: Call | None) -> bytes | None:
         """Where a call is counted, if it is."""
@@ -278,6 +277,11 @@ class RedisOtpStore(OtpStore):
 
 def _key_of(kind: str, provider: str, its_id: str) -> bytes:
     return b"otp:%b:%b" % (kind.encode(), blake2b(f"{provider}/{its_id}".encode(), digest_size=12).digest())
+
+
+def _carriers_id(call: Call | None) -> tuple[str, str] | None:
+    """Carrier and its id of a call that is looked for by it: a live one."""
+    return (call.provider, call.call_id) if call is not None and call.is_live and call.call_id else None
 
 
 def _live_key(provider: str) -> bytes:

@@ -125,14 +125,14 @@ def races_over_two_services() -> Iterator[Proof]:
         "C6, P5",
         f"at most {CEILING}",
         f"{spending.called}",
-        spending.accepted <= spending.called <= CEILING,
+        spending.is_sound and spending.called <= CEILING,
     )
     one = race.race_for_one_call(SENDS_TO_ONE, processes=2)
     yield Proof(
         f"calls at the carrier, of {SENDS_TO_ONE:,} parallel sends to one number over two services",
         "C3",
         "1",
-        f"{one.called} ({one.lost} were told to come again)",
+        f"{one.called} ({one.untold} were told to come again)",
         one.called == 1,
     )
     webhooks = race.attack_webhooks(HOSTILE_WEBHOOKS // 10, processes=2)

@@ -17,7 +17,8 @@ from redis_pages import RedisPages
 from tests.conftest import FakeTime
 from tests.mode_cases import ModeCases
 from tests.redis_servers import RedisServer
-from tests.store_cases import CLIENT, NEW_CALL, SEALER, StoreCases, new_code
+from tests.store_cases import CLIENT, NEW_CALL, PHONE, SEALER, StoreCases, new_code
+from voice_provider import EndReason
 
 SECRET = "a secret that is only used in tests"
 
@@ -42,13 +43,19 @@ class TestRedisOtpStore(StoreCases, ModeCases):
         return RedisOtpStore(self.redis, pages, SEALER, time.clock, StoreRules(**options))
 
 
-async def test_a_carrier_that_takes_so_many_calls_is_never_given_more_by_all_together(
-    redis: Redis, fake_time: FakeTime
-) -> None:
+@pytest.fixture
+def stores(redis: Redis, fake_time: FakeTime) -> list[RedisOtpStore]:
+    """Those of two processes."""
     pages = RedisPages(redis, SharedClock(redis, Clock()))
     stores = [RedisOtpStore(redis, pages, SEALER, fake_time.clock, StoreRules()) for _ in range(2)]
     for store in stores:
         store.use_names(b"names" * 8)
+    return stores
+
+
+async def test_a_carrier_that_takes_so_many_calls_is_never_given_more_by_all_together(
+    stores: list[RedisOtpStore], fake_time: FakeTime
+) -> None:
     claims = await asyncio.gather(*(stores[number % 2].claim_live_call("vobiz", 3) for number in range(20)))
     assert claims.count(True) == 3
     for number, store in enumerate((stores[0], stores[1], stores[0])):
@@ -57,3 +64,30 @@ async def test_a_carrier_that_takes_so_many_calls_is_never_given_more_by_all_tog
     fake_time.advance(CLAIM_SECONDS)
     assert await stores[1].live_calls("vobiz") == 3
     assert not await stores[1].claim_live_call("vobiz", 3)
+
+
+async def test_a_call_whose_first_try_came_too_late_takes_one_place(
+    stores: list[RedisOtpStore], fake_time: FakeTime
+) -> None:
+    here, there = stores
+    first = (await here.begin(CLIENT, PHONE, new_code(), NEW_CALL)).record
+    await here.fail_call(first.id, 1, EndReason.BUSY, "")
+    await there.check(CLIENT, PHONE, "000000")  # what `here` remembers of the number is outdated
+    assert [await here.claim_live_call("vobiz", 2) for _ in range(2)] == [True, True]
+    await here.begin(CLIENT, PHONE, new_code(), NEW_CALL)
+    assert await there.live_calls("vobiz") == 2, "the call, and the place that is kept for another one"
+    fake_time.advance(CLAIM_SECONDS)
+    assert await there.live_calls("vobiz") == 1
+
+
+async def test_what_leads_from_a_carriers_id_to_a_call_goes_with_the_call(
+    stores: list[RedisOtpStore], redis: Redis
+) -> None:
+    here, there = stores
+    record = (await here.begin(CLIENT, PHONE, new_code(), NEW_CALL)).record
+    await here.name_call(record.id, 1, "the-carriers-id")
+    assert await there.find_by_call_id("vobiz", "the-carriers-id") is not None
+    assert len(await redis.call(None, "KEYS", "otp:call:*")) == 1
+    await there.fail_call(record.id, 1, EndReason.BUSY, "")
+    assert await here.find_by_call_id("vobiz", "the-carriers-id") is None
+    assert await redis.call(None, "KEYS", "otp:call:*") == []

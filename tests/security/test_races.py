@@ -32,16 +32,18 @@ def test_hostile_webhooks_reveal_no_code_and_end_no_call() -> None:
 def test_codes_that_race_over_two_services_succeed_once() -> None:
     races = race.race_for_codes(right_races=4, wrong_races=4, processes=2)
     assert races.broken == []
-    assert (races.checks, races.successes, races.most_evaluated) == (804, 4, 5)
-    assert races.right_after_five == 0
+    assert (races.checks, races.right_after_five) == (804, 0)
+    assert races.most_evaluated <= 5
+    assert 4 - races.untold <= races.successes <= 4
 
 
 def test_sends_over_two_services_stop_at_the_ceiling_also_when_one_is_killed() -> None:
     spending = race.race_for_money(sends=400, ceiling=100, processes=2)
-    assert (spending.accepted, spending.called) == (100, 100)
+    assert spending.is_sound
+    assert 100 - spending.untold <= spending.called <= 100, "each that was not told may have cost a call's money"
     spending = race.race_for_money(sends=800, ceiling=200, processes=2, kills=True)
-    assert spending.accepted <= spending.called <= 200
-    assert spending.called <= spending.accepted + spending.lost
+    assert spending.is_sound
+    assert spending.called <= 200
 
 
 def test_sends_to_one_number_over_two_services_are_one_call() -> None:
