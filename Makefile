@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench bench-redis bench-speech samples audio prove clean
+.PHONY: run test coverage check bench bench-redis bench-speech samples audio prove clean
 
 run: $(VENV)/run.done
 	@$(BIN)/python server.py
 
 test: $(VENV)/dev.done
+	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+coverage: $(VENV)/dev.done
 	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 check: $(VENV)/dev.done

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SpokenTexts:
     """One language: its sentences, and what is said for each character of a code.
 

@@ -3,7 +3,7 @@
 import math
 import string
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -38,12 +38,12 @@ def open_speech(
     settings: Settings, otp_secrets: Sequence[str], clock: Clock, clients: Sequence[VoiceProvider]
 ) -> Speech:
     """Raises: BadSettings, with a line for each thing that is wrong with the files."""
-    texts = _load_texts()
+    texts = _load_texts(SPOKEN_TEXTS)
     languages = LanguageChoice(texts, settings.default_language)
     recordings = _open_recordings(settings, otp_secrets, clock)
     configured = prompts_file.load(
         settings.prompts_file,
-        known_prompts({language: asdict(fields) for language, fields in texts.items()}),
+        known_prompts({language: vars(fields) for language, fields in texts.items()}),
         settings.app_name,
         setting_values.client_prompts(settings.client_prompts),
         recordings.has if recordings is not None else None,
@@ -66,9 +66,11 @@ def open_speech(
     return speech
 
 
-def _load_texts() -> Mapping[str, SpokenTexts]:
+@cache
+def _load_texts(folder: Path) -> Mapping[str, SpokenTexts]:
+    """The files are part of the program: they are read once."""
     try:
-        return load_spoken_texts(SPOKEN_TEXTS)
+        return load_spoken_texts(folder)
     except ValueError as error:
         raise BadSettings([f"spoken_texts/{problem}" for problem in str(error).splitlines()]) from None
 

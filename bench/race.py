@@ -264,9 +264,14 @@ def attack_webhooks(count: int, processes: int = 1) -> Webhooks:
         placed = carrier.get("/calls").json()
         calls = [_call(ours, codes[to], call_id, url) for call_id, url, to in placed]
         live, dead = calls[:LIVE_CALLS], calls[LIVE_CALLS:]
-        result.authentic = sum(_authentic_answer(ours, call) for call in calls)
-        for call in dead:
-            _post(ours, _callback(call, "hangup", {"Event": "Hangup", "HangupCauseCode": "4000"}, _nonce(call, 2)))
+        answers = _post(
+            ours, [_callback(call, "answer", {"Event": "StartApp"}, call.nonce, query="n=1") for call in calls]
+        )
+        result.authentic = sum(
+            call.code.encode() in _spelled(answer) for call, answer in zip(calls, answers, strict=True)
+        )
+        hangup = {"Event": "Hangup", "HangupCauseCode": "4000"}
+        _post(ours, [_callback(call, "hangup", hangup, _nonce(call, 2)) for call in dead])
         canaries = [code.encode() for code in codes.values()]
 
         def is_harmless(response: bytes) -> bool:
@@ -300,11 +305,6 @@ def _nonce(call: _Call, number: int) -> str:
     return _nonce_of(call.call_id, number)
 
 
-def _authentic_answer(ours: Server, call: _Call) -> bool:
-    response = _post(ours, _callback(call, "answer", {"Event": "StartApp"}, call.nonce, query="n=1"))
-    return call.code.encode() in _spelled(response)
-
-
 def _spelled(response: bytes) -> bytes:
     """The characters whose words a document says."""
     return b"".join(_characters().get(text, b"") for text in _SPOKEN.findall(response))
@@ -316,15 +316,16 @@ def _characters() -> dict[bytes, bytes]:
     return {word.encode(): character.encode() for character, word in {**texts.digits, **texts.letters}.items()}
 
 
-def _post(ours: Server, request: bytes) -> bytes:
+def _post(ours: Server, requests: Sequence[bytes]) -> list[bytes]:
+    """The answers, in the order of the requests."""
     received: list[bytes] = []
 
     def keep(response: bytes) -> bool:
         received.append(response)
         return True
 
-    load.run(ours.port, [request], keep, PHASE_SECONDS, connections=1)
-    return received[0]
+    load.run(ours.port, requests, keep, PHASE_SECONDS, connections=1)
+    return received
 
 
 def _callback(

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -62,7 +63,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=10, trust_env=False)
+        return _http().get(self.url + path)
 
     def cpu_seconds(self) -> float | None:
         """CPU time used so far, user and system, in steps of a clock tick (10 ms); None without /proc."""
@@ -75,6 +76,12 @@ class Server:
     def resident_bytes(self) -> int | None:
         """Memory that the process holds in RAM; None without /proc."""
         return resident_bytes(str(self.process.pid))
+
+
+@cache
+def _http() -> httpx.Client:
+    """One for all: a client takes 50 ms to make, as it reads the certificates that it may need."""
+    return httpx.Client(timeout=10, trust_env=False)
 
 
 def resident_bytes(pid: str = "self") -> int | None:
@@ -159,12 +166,11 @@ def running(name: str, command: list[str], port: int, core: int | None, **enviro
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.perf_counter() + START_SECONDS
-    with httpx.Client(trust_env=False, timeout=2) as client:
-        while time.perf_counter() < deadline and process.poll() is None:
-            with contextlib.suppress(httpx.TransportError):
-                if client.get(f"http://127.0.0.1:{port}/ready").status_code == 200:
-                    return
-            time.sleep(0.005)
+    while time.perf_counter() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if _http().get(f"http://127.0.0.1:{port}/ready", timeout=2).status_code == 200:
+                return
+        time.sleep(0.005)
     raise NotStarted(log.read_text(errors="replace")[-2000:])
 
 

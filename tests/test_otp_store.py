@@ -23,7 +23,7 @@ class TestMemoryOtpStore(StoreCases, ModeCases, RoomCases):
 @pytest.mark.untraced
 async def test_a_verification_takes_at_most_one_kilobyte_with_its_whole_call(fake_time: FakeTime) -> None:
     store = MemoryOtpStore(SEALER, fake_time.clock, StoreRules())
-    count = 10_000
+    count = 3000
     numbers = [f"+1415{number:07d}" for number in range(count)]
     cause = "NORMAL_CLEARING 4000"
     states = list(CallState)

@@ -70,8 +70,8 @@ STRESS_MARKED = ("fil",)  # by CLDR, as dictionaries do; nobody else writes the 
 
 
 def sentences(texts: SpokenTexts) -> dict[str, str]:
-    names = (name for name in texts.__slots__ if name not in ("name", "regions", "digits", "letters"))
-    return {name: getattr(texts, name) for name in names}
+    others = ("name", "regions", "digits", "letters")
+    return {name: text for name, text in vars(texts).items() if name not in others}
 
 
 def words(texts: SpokenTexts) -> list[str]:

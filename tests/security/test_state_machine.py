@@ -36,7 +36,7 @@ class MemoryStoreMachine(StoreMachine):
 
 class TestMemoryStore(MemoryStoreMachine.TestCase):  # type: ignore[misc, valid-type]  # hypothesis makes it at run time
     settings = settings(
-        derandomize=True, deadline=None, max_examples=2000 if IS_LONG else 300, stateful_step_count=50
+        derandomize=True, deadline=None, max_examples=2000 if IS_LONG else 150, stateful_step_count=50
     )
 
 
