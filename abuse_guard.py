@@ -219,16 +219,21 @@ class AbuseGuard:
         except StoreUnavailable as error:
             logger.warning("the store cannot answer: %s", error)
 
-    async def on_verified(self, record: Verification) -> None:
-        await self._tally(record, verified=1)
+    async def on_verified(self, record: Verification, refund: Reservation | None = None) -> None:
+        """What the check had reserved is refunded at the same time. Raises: StoreUnavailable."""
+        await self._tally(record, verified=1, refund=refund)
 
-    async def _tally(self, record: Verification, *, begun: int = 0, verified: int = 0) -> None:
+    async def _tally(
+        self, record: Verification, *, begun: int = 0, verified: int = 0, refund: Reservation | None = None
+    ) -> None:
         is_counted = self._policy.conversion_monitor is not Monitor.OFF and record.mode is not Mode.ALERT
         if not is_counted or self._is_safe(record.phone):
+            if refund is not None:
+                await self._store.refund(refund)
             return
         number = number_of(record.phone)
         targets = (_prefix_target(number), _region_target(number))
-        await self._store.tally(targets, record.created_at, begun=begun, verified=verified)
+        await self._store.tally(targets, record.created_at, begun=begun, verified=verified, refund=refund)
 
     async def _check_conversion(self, client: str, number: Number) -> None:
         """Refuse, or only record, a call to where too few codes come back. Raises: LimitReached."""

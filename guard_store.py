@@ -122,9 +122,18 @@ class GuardStore(Protocol):
         ...
 
     async def tally(
-        self, destinations: Iterable[str], begun_at: float, *, begun: int = 0, verified: int = 0
+        self,
+        destinations: Iterable[str],
+        begun_at: float,
+        *,
+        begun: int = 0,
+        verified: int = 0,
+        refund: Reservation | None = None,
     ) -> None:
-        """Count verifications of destinations, in the minute in which they were begun."""
+        """Count verifications of destinations, in the minute in which they were begun.
+
+        What they had reserved is refunded in the same step; not of rules with many subjects.
+        """
         ...
 
     async def share(self, destination: str, grace_seconds: float) -> Share:
@@ -278,8 +287,16 @@ class MemoryGuardStore:
         return room_in(self._log_of(charge.key, charge.rule, now), charge.rule, now)
 
     async def tally(
-        self, destinations: Iterable[str], begun_at: float, *, begun: int = 0, verified: int = 0
+        self,
+        destinations: Iterable[str],
+        begun_at: float,
+        *,
+        begun: int = 0,
+        verified: int = 0,
+        refund: Reservation | None = None,
     ) -> None:
+        if refund is not None:
+            await self.refund(refund)
         now = self._clock.now()
         cohort = int(begun_at // COHORT_SECONDS)
         for destination in destinations:

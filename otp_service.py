@@ -87,16 +87,16 @@ class OtpService:
 
         Raises: LimitReached, NumberLocked, StoreUnavailable."""
         reservation = await self._protection.budgets.reserve_wrong_code(*caller)
-        outcome = None
         try:
             checked = await self._store.check(caller.client, key, candidate, attempt)
-            outcome = checked.outcome
-        finally:
-            if outcome is not Outcome.INCORRECT:
-                # What the check said stands without it: a code that is used up must not be an error to its sender.
-                await self._guard.count_if_possible(self._protection.budgets.refund(reservation))
-        if outcome is Outcome.CORRECT and checked.record is not None:
-            await self._guard.count_if_possible(self._guard.on_verified(checked.record))
+        except BaseException:
+            await self._guard.count_if_possible(self._protection.budgets.refund(reservation))
+            raise
+        # What the check said stands without these: a code that is used up must not be an error to its sender.
+        if checked.outcome is Outcome.CORRECT and checked.record is not None:
+            await self._guard.count_if_possible(self._guard.on_verified(checked.record, reservation))
+        elif checked.outcome is not Outcome.INCORRECT:
+            await self._guard.count_if_possible(self._protection.budgets.refund(reservation))
         return checked
 
     async def status(self, client: str, key: str) -> Verification | None:

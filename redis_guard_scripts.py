@@ -123,11 +123,14 @@ def rule_argument(lifetime_seconds: float, keep_ms: int, windows: Sequence[tuple
     return struct.pack(f"<{len(numbers)}d", *numbers)
 
 
-# ARGV, for each key: when it was counted, amount.
-REFUND = Script("""
-for i, key in ipairs(KEYS) do
-  local at, amount = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-  local log = redis.call('GET', key) or ''
+# KEYS: logs of which something is refunded, then shares in which something is counted. ARGV: how many logs; for
+# each of them when it was counted and the amount; for shares the oldest cohort that counts, the cohort, begun,
+# verified, and milliseconds to keep.
+SETTLE = Script("""
+local logs = tonumber(ARGV[1])
+for i = 1, logs do
+  local at, amount = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+  local log = redis.call('GET', KEYS[i]) or ''
   for first = #log - 13, 7, -14 do
     local entry_at, kept = struct.unpack('<dI6', log, first)
     if entry_at == at then
@@ -138,22 +141,20 @@ for i, key in ipairs(KEYS) do
       end
       local entries = string.sub(log, 7, first - 1) .. left .. string.sub(log, first + 14)
       if entries == '' then
-        redis.call('DEL', key)
+        redis.call('DEL', KEYS[i])
       else
         local total = struct.unpack('<I6', log) - taken
-        redis.call('SET', key, struct.pack('<I6', total) .. entries, 'KEEPTTL')
+        redis.call('SET', KEYS[i], struct.pack('<I6', total) .. entries, 'KEEPTTL')
       end
       break
     end
   end
 end
-""")
 
-# ARGV: the oldest cohort that counts, the cohort, begun, verified, milliseconds to keep.
-TALLY = Script("""
-local oldest, cohort = tonumber(ARGV[1]), tonumber(ARGV[2])
-for _, key in ipairs(KEYS) do
-  local cohorts, begun, verified = redis.call('GET', key) or '', 0, 0
+for i = logs + 1, #KEYS do
+  local oldest, cohort, more_begun, more_verified, keep_ms = unpack(ARGV, 2 * logs + 2)
+  oldest, cohort = tonumber(oldest), tonumber(cohort)
+  local cohorts, begun, verified = redis.call('GET', KEYS[i]) or '', 0, 0
   local kept = {}
   for first = 1, #cohorts, 12 do
     local number, of_begun, of_verified = struct.unpack('<I4I4I4', cohorts, first)
@@ -163,9 +164,9 @@ for _, key in ipairs(KEYS) do
       kept[#kept + 1] = string.sub(cohorts, first, first + 11)
     end
   end
-  begun, verified = math.max(0, begun + tonumber(ARGV[3])), verified + tonumber(ARGV[4])
+  begun, verified = math.max(0, begun + tonumber(more_begun)), verified + tonumber(more_verified)
   kept[#kept + 1] = struct.pack('<I4I4I4', cohort, begun, verified)
-  redis.call('SET', key, table.concat(kept), 'PX', ARGV[5])
+  redis.call('SET', KEYS[i], table.concat(kept), 'PX', keep_ms)
 end
 """)
 

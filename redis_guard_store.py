@@ -42,11 +42,10 @@ from redis_clock import SharedClock
 from redis_connection import Redis, Script
 from redis_guard_scripts import (
     BLOCK,
-    REFUND,
     REMEMBER,
     RESERVE,
+    SETTLE,
     STRIKE,
-    TALLY,
     UNBLOCK,
     charge_argument,
     cohorts_of,
@@ -68,6 +67,7 @@ _NAMES_KEPT = 16_384
 _NONCE_BYTES = 12
 # The server keeps things for this much longer than they can matter, as clocks of machines differ a little.
 _SPARE_MS = 1000
+_NOTHING_RESERVED = Reservation((), 0.0)
 
 
 class RedisGuardStore:
@@ -156,13 +156,18 @@ class RedisGuardStore:
 
     async def refund(self, reservation: Reservation) -> None:
         for charges in self._by_slot(reservation.charges):
-            arguments: list[float] = []
-            for charge in charges:
-                arguments += (charge.rule.entry_at(reservation.at), charge.amount)
             try:
-                await self._redis.run(REFUND, [self._key_of(charge) for charge in charges], *arguments)
+                await self._settle(Reservation(charges, reservation.at))
             except StoreUnavailable as error:
                 logger.warning("what was not used stays counted: %s", error)
+
+    async def _settle(self, refund: Reservation, shares: Sequence[bytes] = (), *counts: Part) -> None:
+        """Refund, and count, what lies in one slot. `counts`: see the script."""
+        keys = [self._key_of(charge) for charge in refund.charges]
+        taken_back: list[Part] = []
+        for charge in refund.charges:
+            taken_back += (charge.rule.entry_at(refund.at), charge.amount)
+        await self._redis.run(SETTLE, [*keys, *shares], len(keys), *taken_back, *counts)
 
     async def room(self, charge: Charge) -> tuple[int, int]:
         key, now = self._key_of(charge), self._clock.now()
@@ -173,13 +178,19 @@ class RedisGuardStore:
     # Shares
 
     async def tally(
-        self, destinations: Iterable[str], begun_at: float, *, begun: int = 0, verified: int = 0
+        self,
+        destinations: Iterable[str],
+        begun_at: float,
+        *,
+        begun: int = 0,
+        verified: int = 0,
+        refund: Reservation | None = None,
     ) -> None:
-        keys = [self._key_of_share(destination) for destination in destinations]
+        shares = [self._key_of_share(destination) for destination in destinations]
         oldest = oldest_cohort(self._clock.now())
         keep_ms = int((SHARE_WINDOW_SECONDS + 2 * COHORT_SECONDS) * 1000)
         cohort = int(begun_at // COHORT_SECONDS)
-        await self._redis.run(TALLY, keys, oldest, cohort, begun, verified, keep_ms)
+        await self._settle(refund or _NOTHING_RESERVED, shares, oldest, cohort, begun, verified, keep_ms)
 
     def _key_of_share(self, destination: str) -> bytes:
         return SHARED_SLOT + self._name(f"share/{destination}")

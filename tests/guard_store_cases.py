@@ -340,6 +340,15 @@ class GuardStoreCases:
 
     # Shares
 
+    async def test_what_was_reserved_is_refunded_with_the_share(
+        self, store: GuardStore, fake_time: FakeTime
+    ) -> None:
+        reserved = await self.count(store, charge(FEW, amount=2))
+        await store.tally(["a"], fake_time.seconds, verified=1, refund=reserved)
+        assert await store.room(charge(FEW)) == (FEW.smallest_limit, 0)
+        fake_time.advance(GRACE + COHORT_SECONDS)
+        assert await store.share("a", GRACE) == Share(0, 1)
+
     async def test_a_share_is_of_the_last_hour_without_the_youngest(
         self, store: GuardStore, fake_time: FakeTime
     ) -> None:
