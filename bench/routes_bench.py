@@ -4,10 +4,12 @@ import contextlib
 import hmac
 import itertools
 import json
+import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from bench import load
@@ -22,6 +24,7 @@ WRONG_CODES_EACH = 4  # of the five attempts; the fifth is for the right code
 STATUS_QUERIES_EACH = 2
 BARE_REQUESTS = 60_000
 PHASE_SECONDS = 6.0  # no phase takes longer, however slow the machine
+SLICES = 6  # in which services take turns: a machine that others use, too, changes its speed within seconds
 
 BARE = "bare ASGI"
 NOTHING_MORE: Mapping[str, Mapping[str, str]] = {}
@@ -58,63 +61,85 @@ def measure_routes(
 ) -> Iterator[tuple[int, str, Measurement]]:
     """Round, subject and measurement, as they come; with settings by name also of services that have these."""
     with contextlib.ExitStack() as stack:
-        bare_port, carrier_port, port = free_port(), free_port(), free_port()
+        bare_port = free_port()
         bare = stack.enter_context(running("bare", ["-m", "bench.bare_app", str(bare_port)], bare_port, core))
-        # The carrier shares the generator's core, which this process and its children without a core keep to.
-        carrier_command = ["-m", "bench.fake_carrier", str(carrier_port)]
-        carrier = stack.enter_context(running("carrier", carrier_command, carrier_port, None))
-        ours = stack.enter_context(service(core, port=port, **carrier_settings(carrier, port)))
-        others = {name: free_port() for name in more}
-        services = {"": ours} | {
-            name: stack.enter_context(service(core, port=port, **carrier_settings(carrier, port), **more[name]))
-            for name, port in others.items()
-        }
+        services = {name: _with_carrier(stack, core, given) for name, given in {"": {}, **more}.items()}
         for round_number in range(ROUNDS):
             yield round_number, BARE, _bare(bare)
-            for name, server in services.items():
-                for subject, measurement in _round(server, carrier, round_number):
-                    yield round_number, subject + name, measurement
+            codes = draw_codes(round_number * SENDS_A_ROUND, SENDS_A_ROUND)
+            phases = [_phases(carrier, codes) for _, carrier in services.values()]
+            for of_each in zip(*phases, strict=True):
+                servers = [ours for ours, _ in services.values()]
+                measured = _measure_in_turns(list(zip(servers, of_each, strict=True)))
+                for name, phase, measurement in zip(services, of_each, measured, strict=True):
+                    yield round_number, phase.subject + name, measurement
+
+
+def _with_carrier(
+    stack: contextlib.ExitStack, core: int | None, settings: Mapping[str, str]
+) -> tuple[Server, Server]:
+    """A service, and its carrier, which shares the generator's core: this process and its children without a core
+    keep to that."""
+    carrier_port, port = free_port(), free_port()
+    command = ["-m", "bench.fake_carrier", str(carrier_port)]
+    carrier = stack.enter_context(running("carrier", command, carrier_port, None))
+    return stack.enter_context(service(core, port=port, **carrier_settings(carrier, port), **settings)), carrier
 
 
 def _bare(bare: Server) -> Measurement:
-    return _measure(bare, itertools.repeat(load.get("/"), BARE_REQUESTS), _has(b"attempts_left"))
+    phase = Phase(BARE, [load.get("/")] * BARE_REQUESTS, _has(b"attempts_left"))
+    return _measure_in_turns([(bare, phase)])[0]
 
 
-def _round(ours: Server, carrier: Server, round_number: int) -> Iterator[tuple[str, Measurement]]:
-    codes = draw_codes(round_number * SENDS_A_ROUND, SENDS_A_ROUND)
+class Phase(NamedTuple):
+    subject: str
+    requests: Sequence[bytes]
+    check: Check
+
+
+def _phases(carrier: Server, codes: dict[str, str]) -> Iterator[Phase]:
+    """Each is to be measured before the next one is asked for, which goes on with what it left."""
     sends = [_send(phone, code) for phone, code in codes.items()]
     carrier.get("/calls")
-    yield "send", _measure(ours, sends, _has(b"call_initiated"))
+    yield Phase("send", sends, _has(b"call_initiated"))
     ready = _prepared(carrier, codes)
     half = len(ready) // 2
     status = [load.get(f"/otp-status/{one.phone}") for one in ready] * STATUS_QUERIES_EACH
-    yield "status", _measure(ours, status, _has(b'"dialing"'))
-    yield "answer", _measure(ours, [_answer(one) for one in ready[:half]], _has(b"<Gather"))
-    yield "answer, full", _measure(ours, [_full_answer(one) for one in ready[half:]], _has(b"<Gather"))
+    yield Phase("status", status, _has(b'"dialing"'))
+    yield Phase("answer", [_answer(one) for one in ready[:half]], _has(b"<Gather"))
+    yield Phase("answer, full", [_full_answer(one) for one in ready[half:]], _has(b"<Gather"))
     wrong = [_verify(one.phone, _other_code(one.code)) for one in ready] * WRONG_CODES_EACH
-    yield "verify, wrong", _measure(ours, wrong, _has(b'"incorrect"'))
-    yield "verify, right", _measure(ours, [_verify(one.phone, one.code) for one in ready], _has(b'"valid":true'))
+    yield Phase("verify, wrong", wrong, _has(b'"incorrect"'))
+    yield Phase("verify, right", [_verify(one.phone, one.code) for one in ready], _has(b'"valid":true'))
 
 
-def _measure(server: Server, requests: Iterable[bytes], check: Check) -> Measurement:
-    cpu_before = server.cpu_seconds()
-    result = load.run(server.port, requests, check, PHASE_SECONDS)
-    cpu_after = server.cpu_seconds()
-    if result.unexpected or not result.count:
-        raise WrongAnswers(f"{result.unexpected} of {result.count}, first: {result.first_unexpected[:500]!r}")
-    cpu = None if cpu_before is None or cpu_after is None else (cpu_after - cpu_before) / result.count * 1e6
-    return _measurement(result, cpu)
+def _measure_in_turns(subjects: Sequence[tuple[Server, Phase]]) -> list[Measurement]:
+    """A phase of each server, a slice of the one after a slice of the other."""
+    loads: list[list[Load]] = [[] for _ in subjects]
+    cpu_seconds = [0.0] * len(subjects)
+    for number in range(SLICES):
+        for place, (server, phase) in enumerate(subjects):
+            cpu_before = server.cpu_seconds()
+            requests = phase.requests[number::SLICES]
+            loads[place].append(load.run(server.port, requests, phase.check, PHASE_SECONDS / SLICES))
+            cpu_after = server.cpu_seconds()
+            cpu_seconds[place] += math.nan if cpu_before is None or cpu_after is None else cpu_after - cpu_before
+    return [_measurement(slices, cpu) for slices, cpu in zip(loads, cpu_seconds, strict=True)]
 
 
-def _measurement(result: Load, cpu_us: float | None) -> Measurement:
-    latencies = sorted(result.latencies)
+def _measurement(slices: Sequence[Load], cpu_seconds: float) -> Measurement:
+    latencies = sorted(itertools.chain.from_iterable(one.latencies for one in slices))
+    if not latencies or any(one.unexpected for one in slices):
+        strange = next((one for one in slices if one.unexpected), slices[0])
+        raise WrongAnswers(f"{strange.unexpected} of {strange.count}: {strange.first_unexpected[:500]!r}")
+    seconds = sum(one.seconds for one in slices)
     return Measurement(
-        requests_per_second=result.count / result.seconds,
+        requests_per_second=len(latencies) / seconds,
         p50_ms=percentile(latencies, 0.50) * 1000,
         p99_ms=percentile(latencies, 0.99) * 1000,
-        cpu_us=cpu_us,
-        generator_busy=result.generator_busy,
-        count=result.count,
+        cpu_us=None if math.isnan(cpu_seconds) else cpu_seconds / len(latencies) * 1e6,
+        generator_busy=sum(one.generator_busy * one.seconds for one in slices) / seconds,
+        count=len(latencies),
     )
 
 
