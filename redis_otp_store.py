@@ -6,6 +6,7 @@ and two where another one did.
 """
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections import OrderedDict, defaultdict, deque
@@ -57,6 +58,7 @@ class RedisOtpStore(OtpStore):
         """`limited` are the carriers whose calls under way are counted, as they take only so many; None: all."""
         super().__init__(sealer, clock, rules)
         self._limited = limited
+        self._name, self._checks = secrets.token_hex(8), itertools.count()
         self._claims: defaultdict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=MAX_CLAIMS))
         self._redis = redis
         self._pages = pages
@@ -195,7 +197,7 @@ class RedisOtpStore(OtpStore):
 
     async def check(self, client: str, key: str, candidate: str, attempt: str = "") -> Checked:
         # So that a check is known again if it has to be sent twice.
-        return await super().check(client, key, candidate, attempt or secrets.token_hex(8))
+        return await super().check(client, key, candidate, attempt or f"{self._name}/{next(self._checks)}")
 
     async def find_by_call_id(self, provider: str, call_id: str) -> Verification | None:
         record = await self._led_to(_key_of("call", provider, call_id))
