@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import msgspec
 
-import verification as steps
+import verification_rules as steps
 from number_failures import NO_FAILURES, NumberFailures
 from sealing import Sealer
 from sms_provider import MessageReport
-from verification import Mode, NewCall, NewMessage, Status, Verification
+from verification import NEWS_GRACE_SECONDS, Mode, NewCall, NewMessage, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 
@@ -473,7 +473,7 @@ class OpenPage:
         before, call = record, record.live_call
         is_due = not record.is_final and steps.is_due(record, self._now, self._wall)
         ends_at = min(self._now, record.expires_at)
-        given_up_at = call.overdue_at + steps.NEWS_GRACE_SECONDS if call is not None else math.inf
+        given_up_at = call.overdue_at + NEWS_GRACE_SECONDS if call is not None else math.inf
         if is_due and ends_at <= given_up_at:
             record = steps.finish(record, Status.EXPIRED, ends_at)
         if self._now >= given_up_at:
@@ -502,7 +502,7 @@ class OpenPage:
         call = record.live_call
         if call is not None:
             is_past = call.overdue_at <= self._now  # somebody looks after it, or it is given up
-            due_at = call.overdue_at + (steps.NEWS_GRACE_SECONDS if is_past else 0)
+            due_at = call.overdue_at + (NEWS_GRACE_SECONDS if is_past else 0)
             self.watches.append(Timer(due_at, record.id))
         return record
 

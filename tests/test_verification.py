@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import verification as rules
+import verification_rules as rules
 from sms_provider import MESSAGE_ENDS, MessageReport, MessageState
 from tests.store_cases import NEW_CALL
-from verification import Call, NewMessage, Status, Verification
+from verification import FINAL, MAX_TIMELINE_ENTRIES, Call, NewMessage, Status, Verification
 from voice_provider import CallEvent, CallState, EndReason
 
 RING = CallEvent("call-1", CallState.RINGING)
@@ -114,7 +114,7 @@ def test_states_only_go_forward(events: list[CallEvent]) -> None:
 
 
 @settings(derandomize=True, max_examples=200)
-@given(st.lists(st.sampled_from(list(rules.FINAL)), min_size=1, max_size=5))
+@given(st.lists(st.sampled_from(list(FINAL)), min_size=1, max_size=5))
 def test_the_first_final_status_stays(ends: list[Status]) -> None:
     record = calling()
     for end in ends:
@@ -137,7 +137,7 @@ def test_a_timeline_is_bounded_and_keeps_its_beginning() -> None:
     for _ in range(100):
         record = rules.note(record, "wrong_key", 1001.0)
     entries = [event for _, event in record.timeline()]
-    assert len(entries) == rules.MAX_TIMELINE_ENTRIES
+    assert len(entries) == MAX_TIMELINE_ENTRIES
     assert entries[:2] == ["created", "dialing"]
 
 
