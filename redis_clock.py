@@ -1,10 +1,8 @@
 """One clock for all machines that share a store: the server's, kept going by each machine's own."""
 
-import asyncio
 import math
 
 from clock import Clock, boot_seconds
-from otp_store import StoreUnavailable
 from redis_connection import Redis
 
 SYNC_SECONDS = 10.0
@@ -55,12 +53,3 @@ class SharedClock:
         seconds, microseconds = await self._redis.call(None, "TIME")
         answered_at = boot_seconds()
         return answered_at - asked_at, int(seconds) + int(microseconds) / 1e6 - (asked_at + answered_at) / 2
-
-    async def keep_in_sync(self) -> None:
-        """Runs until it is cancelled."""
-        while True:
-            await asyncio.sleep(SYNC_SECONDS)
-            try:
-                await self.sync()
-            except StoreUnavailable:
-                continue  # the connection has told of it

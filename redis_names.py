@@ -4,7 +4,6 @@ It is drawn once and kept there, sealed: so OTP_SECRET can be replaced without l
 way, and a machine with a secret of its own is found out before it counts for itself.
 """
 
-import asyncio
 import secrets
 from collections.abc import Callable
 
@@ -48,12 +47,3 @@ class NameKey:
         if key != self._used:
             self._used = key
             self._use(key)
-
-    async def keep(self) -> None:
-        """Runs until it is cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self.load()
-            except StoreUnavailable:
-                continue  # the connection has told of it

@@ -10,11 +10,11 @@ from clock import Clock
 from log_format import log_unexpected
 from number_page import StoreRules
 from otp_store import StoreUnavailable
-from redis_clock import SharedClock
+from redis_clock import SYNC_SECONDS, SharedClock
 from redis_connection import Redis
 from redis_guard_store import RedisGuardStore
 from redis_jobs import RedisJobs
-from redis_names import NameKey
+from redis_names import LOOK_SECONDS, NameKey
 from redis_otp_store import RedisOtpStore
 from redis_pages import RedisPages
 from sealing import PageSealer, Sealer
@@ -43,11 +43,15 @@ class RedisStores(Stores):
 
     async def keep(self) -> None:
         await asyncio.gather(
-            _on_and_on("jobs", self.jobs.work),
+            _on_and_on("jobs", self.jobs.work, CONNECT_AGAIN_SECONDS),
             self._connect_at_last(),
-            _on_and_on("clock", self.shared_clock.keep_in_sync),
-            _on_and_on("names", self.names.keep),
-            _on_and_on("evictions", lambda: redis_checks.watch_evictions(self.redis, self.clock)),
+            _on_and_on("clock", self.shared_clock.sync, SYNC_SECONDS),
+            _on_and_on("names", self.names.load, LOOK_SECONDS),
+            _on_and_on(
+                "evictions",
+                lambda: redis_checks.watch_evictions(self.redis, self.clock),
+                CONNECT_AGAIN_SECONDS,
+            ),
         )
 
     async def _connect_at_last(self) -> None:
@@ -62,14 +66,16 @@ class RedisStores(Stores):
         await self.redis.close()
 
 
-async def _on_and_on(name: str, work: Callable[[], Awaitable[None]]) -> None:
+async def _on_and_on(name: str, work: Callable[[], Awaitable[object]], pause_seconds: float) -> None:
     """What is unexpected in one of these must end neither it nor the others."""
     while True:
         try:
             await work()
+        except StoreUnavailable:
+            pass  # the connection has told of it
         except Exception as error:
             log_unexpected(error, name)
-        await asyncio.sleep(CONNECT_AGAIN_SECONDS)
+        await asyncio.sleep(pause_seconds)
 
 
 def open_redis_stores(settings: Settings, clock: Clock, rules: StoreRules, sealer: Sealer) -> RedisStores:
