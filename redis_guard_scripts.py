@@ -151,9 +151,9 @@ for i = 1, logs do
   end
 end
 
+local oldest, cohort, more_begun, more_verified, keep_ms = unpack(ARGV, 2 * logs + 2)
+oldest, cohort = tonumber(oldest), tonumber(cohort)
 for i = logs + 1, #KEYS do
-  local oldest, cohort, more_begun, more_verified, keep_ms = unpack(ARGV, 2 * logs + 2)
-  oldest, cohort = tonumber(oldest), tonumber(cohort)
   local cohorts, begun, verified = redis.call('GET', KEYS[i]) or '', 0, 0
   local kept = {}
   for first = 1, #cohorts, 12 do
@@ -164,7 +164,7 @@ for i = logs + 1, #KEYS do
       kept[#kept + 1] = string.sub(cohorts, first, first + 11)
     end
   end
-  begun, verified = math.max(0, begun + tonumber(more_begun)), verified + tonumber(more_verified)
+  begun, verified = math.max(0, begun + more_begun), verified + more_verified
   kept[#kept + 1] = struct.pack('<I4I4I4', cohort, begun, verified)
   redis.call('SET', KEYS[i], table.concat(kept), 'PX', keep_ms)
 end

@@ -2,7 +2,7 @@
 
 A step is taken here, on a page as it was seen last, and takes effect only if nobody has changed the page since;
 else it is taken again on the page as it is now. That costs one round trip where this process saw the page last,
-and two where another one did.
+and two where another one did; one more when a call begins, gets its carrier's id, or ends.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class RedisOtpStore(OtpStore):
         super().__init__(sealer, clock, rules)
         self._limited = limited
         self._name, self._checks = secrets.token_hex(8), itertools.count()
-        self._claims: defaultdict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=MAX_CLAIMS))
+        self._claims: defaultdict[str, deque[tuple[float, bytes]]] = defaultdict(lambda: deque(maxlen=MAX_CLAIMS))
         self._redis = redis
         self._pages = pages
         self._seen: OrderedDict[str, Seen] = OrderedDict()
@@ -139,7 +139,7 @@ class RedisOtpStore(OtpStore):
         """See RedisPages. What leads to a call or message, and counts it, follows a page that was kept.
 
         That is never proof: a call that is found so is looked for on its page, and a count heals by itself. Only
-        the page is needed: without the rest a call is not found by its id alone, or is counted for too long.
+        the page is needed: without the rest a call is not found by its id alone, or not counted, or for too long.
         """
         after = page.page() if page.is_changed else seen.page
         kept, is_current = await self._pages.swap(line, seen, page, after)
@@ -156,17 +156,7 @@ class RedisOtpStore(OtpStore):
                 yield from self._index_message(record, was.message if was else None, record.message)
 
     def _index_call(self, record: Verification, before: Call | None, call: Call | None) -> Iterator[Command]:
-        was_in, is_in = self._count_key(before), self._count_key(call)
-        if was_in and was_in != is_in:
-            yield self._redis.call(was_in, "ZREM", was_in, raw_id(record.id))
-        if (
-            call is not None
-            and is_in
-            and (was_in != is_in or before is None or before.overdue_at != call.overdue_at)
-        ):
-            yield self._redis.call(is_in, "ZADD", is_in, call.overdue_at + NEWS_GRACE_SECONDS, raw_id(record.id))
-        if call is not None and is_in == _live_key(call.provider) and was_in != is_in:
-            yield from self._redeem_claim(call.provider)
+        yield from self._index_count(record, before, call)
         was_known_as, is_known_as = _carriers_id(before), _carriers_id(call)
         if was_known_as and was_known_as != is_known_as:
             key = _key_of("call", *was_known_as)
@@ -174,6 +164,21 @@ class RedisOtpStore(OtpStore):
         if call is not None and is_known_as and was_known_as != is_known_as:
             longest_seconds = 2 * (call.ring_timeout_seconds + call.time_limit_seconds) + NEWS_GRACE_SECONDS
             yield self._lead_to(record, _key_of("call", *is_known_as), longest_seconds)
+
+    def _index_count(self, record: Verification, before: Call | None, call: Call | None) -> Iterator[Command]:
+        was_in, is_in = self._count_key(before), self._count_key(call)
+        if was_in and was_in != is_in:
+            yield self._redis.call(was_in, "ZREM", was_in, raw_id(record.id))
+        if call is None or not is_in:
+            return
+        until = call.overdue_at + NEWS_GRACE_SECONDS
+        if was_in != is_in:
+            yield self._redis.call(is_in, "ZADD", is_in, until, raw_id(record.id))
+            if is_in == _live_key(call.provider):
+                yield from self._redeem_claim(call.provider)
+        elif before is None or before.overdue_at != call.overdue_at:
+            # Another process may have ended the call meanwhile: what it took away must not come back.
+            yield self._redis.call(is_in, "ZADD", is_in, "XX", until, raw_id(record.id))
 
     def _count_key(self, call: Call | None) -> bytes | None:
         """Where a call is counted, if it is."""
@@ -220,16 +225,21 @@ class RedisOtpStore(OtpStore):
 
     async def claim_live_call(self, provider: str, limit: int) -> bool:
         key, claim, now = _live_key(provider), secrets.token_bytes(16), self._clock.now()
-        is_ours = await self._redis.run(_CLAIM, [key], now, limit, now + CLAIM_SECONDS, claim)
+        until = now + CLAIM_SECONDS
+        is_ours = await self._redis.run(_CLAIM, [key], now, limit, until, claim)
         if is_ours:
-            self._claims[provider].append(claim)
+            self._claims[provider].append((until, claim))
         return bool(is_ours)
 
     def _redeem_claim(self, provider: str) -> Iterator[Command]:
-        """A call that was begun takes the place that was kept for it."""
-        if self._claims[provider]:
-            key = _live_key(provider)
-            yield self._redis.call(key, "ZREM", key, self._claims[provider].popleft())
+        """A call that begins takes a place that was kept: its own, or an older one, which is as good."""
+        claims = self._claims[provider]
+        while claims:
+            until, claim = claims.popleft()
+            if until > self._clock.now():
+                key = _live_key(provider)
+                yield self._redis.call(key, "ZREM", key, claim)
+                return
 
     async def queued_calls(self, provider: str) -> int:
         return await self._count(_queued_key(provider))

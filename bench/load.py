@@ -15,6 +15,7 @@ from typing import cast
 import uvloop
 
 CONNECTIONS = 32
+TAKEN_ON_SECONDS = 0.05
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 Check = Callable[[bytes], bool]
@@ -31,6 +32,8 @@ class Load:
 
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    cpu_seconds: float | None = None
+    """What the server used, without taking on the connections."""
     generator_busy: float = 0.0
     """CPU time of the generator per second of the run."""
     unexpected: int = 0
@@ -58,19 +61,34 @@ def body_of(response: bytes) -> bytes:
 
 
 def run(
-    port: int, requests: Iterable[bytes], check: Check, seconds_limit: float, connections: int = CONNECTIONS
+    port: int,
+    requests: Iterable[bytes],
+    check: Check,
+    seconds_limit: float,
+    connections: int = CONNECTIONS,
+    cpu_seconds: Callable[[], float | None] = lambda: None,
 ) -> Load:
-    """Send the requests to 127.0.0.1, at most for so many seconds. Raises: LoadFailed."""
+    """Send the requests to 127.0.0.1, at most for so many seconds. `cpu_seconds` tells what the server has used.
+
+    Raises: LoadFailed.
+    """
     gc.collect()
     gc.disable()  # nothing here makes cycles, and a collection would show up as latency
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(port, iter(requests), check, seconds_limit, connections))
+            return runner.run(_run(port, iter(requests), check, seconds_limit, connections, cpu_seconds))
     finally:
         gc.enable()
 
 
-async def _run(port: int, requests: Iterator[bytes], check: Check, seconds_limit: float, connections: int) -> Load:
+async def _run(
+    port: int,
+    requests: Iterator[bytes],
+    check: Check,
+    seconds_limit: float,
+    connections: int,
+    cpu_seconds: Callable[[], float | None] = lambda: None,
+) -> Load:
     loop = asyncio.get_running_loop()
     load = Load()
     made = [
@@ -78,6 +96,9 @@ async def _run(port: int, requests: Iterator[bytes], check: Check, seconds_limit
         for _ in range(connections)
     ]
     protocols = [protocol for _, protocol in made]
+    if (cpu_before := cpu_seconds()) is not None:
+        await asyncio.sleep(TAKEN_ON_SECONDS)
+        cpu_before = cpu_seconds()
     started, cpu_started = time.perf_counter(), time.process_time()
     for protocol in protocols:
         protocol.start(started + seconds_limit)
@@ -90,6 +111,9 @@ async def _run(port: int, requests: Iterator[bytes], check: Check, seconds_limit
         for transport, _ in made:
             transport.close()
     load.seconds = time.perf_counter() - started
+    cpu_after = cpu_seconds()
+    if cpu_before is not None and cpu_after is not None:
+        load.cpu_seconds = cpu_after - cpu_before
     load.generator_busy = (time.process_time() - cpu_started) / load.seconds
     return load
 

@@ -13,6 +13,7 @@ import re
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -54,7 +55,7 @@ class CodeRaces:
     """Right codes that were accepted after five wrong ones."""
     after_expiry: int = 0
     """Checks that were evaluated after the code had expired."""
-    untold: int = 0
+    unavailable: int = 0
     """Checks that the server had no time for (503): whether they counted is not known."""
     broken: list[str] = field(default_factory=list)
 
@@ -64,13 +65,15 @@ class Spending:
     sends: int
     accepted: int
     called: int
-    untold: int = 0
-    """Requests that were told nothing of a call: the server died first, or had no time for them (503)."""
+    lost: int = 0
+    """Requests whose server died before it answered."""
+    unavailable: int = 0
+    """Requests that the server had no time for (503)."""
 
     @property
     def is_sound(self) -> bool:
         """Every accepted send is a call, and no call was placed behind a refusal."""
-        return self.accepted <= self.called <= self.accepted + self.untold
+        return self.accepted <= self.called <= self.accepted + self.lost
 
 
 @dataclass
@@ -184,11 +187,11 @@ def _count(result: CodeRaces, checks: Sequence[Check], is_right: bool, dead_from
     result.evaluated += evaluated
     result.most_evaluated = max(result.most_evaluated, evaluated)
     result.broken += violations(checks, dead_from)
-    untold = sum(check.outcome == UNKNOWN for check in checks)
-    result.untold += untold
-    if is_right and not 1 - untold <= successes <= 1:
+    unavailable = sum(check.outcome == UNKNOWN for check in checks)
+    result.unavailable += unavailable
+    if is_right and not 1 - unavailable <= successes <= 1:
         result.broken.append(f"{successes} successes in a race of right codes")
-    if not is_right and not 5 - untold <= evaluated <= 5:
+    if not is_right and not 5 - unavailable <= evaluated <= 5:
         result.broken.append(f"{evaluated} evaluated in a race of wrong codes")
 
 
@@ -214,11 +217,9 @@ def race_for_money(sends: int, ceiling: int, processes: int = 1, *, kills: bool 
         with racers(_ports(ours)) as racing:
             for volley in volleys:
                 answers += racing.volley([_send(phone_number(index), "123456") for index in volley])
-        untold = sum(answer.status in (0, 503) for answer in answers)
-        strange = [answer for answer in answers if answer.status not in (0, 200, 429, 503)]
-        assert not strange, strange[0].response
-        accepted = sum(answer.status == 200 for answer in answers)
-        return Spending(sends, accepted, len(carrier.get("/calls").json()), untold)
+        statuses = Counter("busy" if UNKNOWN.encode() in answer.response else answer.status for answer in answers)
+        assert set(statuses) <= {0, 200, 429, "busy"}, statuses
+        return Spending(sends, statuses[200], len(carrier.get("/calls").json()), statuses[0], statuses["busy"])
 
 
 def _kill_in_the_middle(victim: Server, carrier: Server) -> None:
@@ -234,7 +235,7 @@ def race_for_one_call(sends: int, processes: int) -> Spending:
         strange = [answer for answer in answers if answer.status not in (200, 202, 503)]
         assert not strange, strange[0].response
         accepted = sum(answer.status in (200, 202) for answer in answers)
-        return Spending(sends, accepted, len(carrier.get("/calls").json()), sends - accepted)
+        return Spending(sends, accepted, len(carrier.get("/calls").json()), unavailable=sends - accepted)
 
 
 # Hostile webhooks

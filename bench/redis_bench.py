@@ -4,9 +4,11 @@ what each request costs Redis.
 Both are measured in the same rounds. Redis shares the core of the load generator, as it is no part of our process.
 """
 
+import contextlib
 import statistics
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 from bench.routes_bench import BARE, SENDS_A_ROUND, Measurement, measure_routes, median_of
@@ -25,19 +27,28 @@ KINDS = {b"otp:{": "pages and timers", b"otp:call:": "calls by their carrier's i
 
 
 class RedisMeter:
-    """What the server has spent since the last look."""
+    """What the server spends while its service is at work."""
 
     def __init__(self, server: RedisServer) -> None:
         self._client = server.client()
         self._cpu = self._commands = 0.0
-        self.look()
 
-    def look(self) -> tuple[float, float]:
-        """Microseconds of CPU, and commands."""
+    @contextlib.contextmanager
+    def around(self, subject: str) -> Iterator[None]:
+        before = self._used()
+        yield
+        if subject.endswith(WITH_REDIS):
+            cpu, commands = self._used()
+            self._cpu, self._commands = self._cpu + cpu - before[0], self._commands + commands - before[1]
+
+    def _used(self) -> tuple[float, float]:
         info = self._client.info()
-        cpu = (info["used_cpu_user"] + info["used_cpu_sys"]) * 1e6
-        spent = cpu - self._cpu, info["total_commands_processed"] - self._commands
-        self._cpu, self._commands = cpu, info["total_commands_processed"]
+        return (info["used_cpu_user"] + info["used_cpu_sys"]) * 1e6, info["total_commands_processed"]
+
+    def take(self) -> tuple[float, float]:
+        """Microseconds of CPU, and commands, since the last time."""
+        spent = self._cpu, self._commands
+        self._cpu = self._commands = 0.0
         return spent
 
     def used_bytes(self) -> int:
@@ -67,12 +78,12 @@ def main() -> int:
         meter = RedisMeter(redis)
         before = meter.used_bytes()
         for number, subject, measurement in measure_routes(
-            server_core, {WITH_REDIS: {"REDIS_URL": redis.url, "OTP_SECRET": OTP_SECRET}}
+            server_core, {WITH_REDIS: {"REDIS_URL": redis.url, "OTP_SECRET": OTP_SECRET}}, meter.around
         ):
             print(f"round {number + 1}: {subject}: {measurement.requests_per_second:,.0f}/s", file=sys.stderr)
             rounds[subject].append(measurement)
             if subject.endswith(WITH_REDIS):
-                microseconds, commands = meter.look()
+                microseconds, commands = meter.take()
                 spent[subject].append((microseconds / measurement.count, commands / measurement.count))
             if subject == f"send{WITH_REDIS}":
                 grown.append((meter.used_bytes() - before) / measurement.count)

@@ -4,9 +4,8 @@ import contextlib
 import hmac
 import itertools
 import json
-import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
@@ -28,6 +27,7 @@ SLICES = 6  # in which services take turns: a machine that others use, too, chan
 
 BARE = "bare ASGI"
 NOTHING_MORE: Mapping[str, Mapping[str, str]] = {}
+Around = Callable[[str], contextlib.AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,12 @@ class WrongAnswers(Exception):
 
 
 def measure_routes(
-    core: int | None, more: Mapping[str, Mapping[str, str]] = NOTHING_MORE
+    core: int | None, more: Mapping[str, Mapping[str, str]] = NOTHING_MORE, around: Around = contextlib.nullcontext
 ) -> Iterator[tuple[int, str, Measurement]]:
-    """Round, subject and measurement, as they come; with settings by name also of services that have these."""
+    """Round, subject and measurement, as they come; with settings by name also of services that have these.
+
+    `around` is entered with the subject while that one is measured.
+    """
     with contextlib.ExitStack() as stack:
         bare_port = free_port()
         bare = stack.enter_context(running("bare", ["-m", "bench.bare_app", str(bare_port)], bare_port, core))
@@ -67,12 +70,10 @@ def measure_routes(
         for round_number in range(ROUNDS):
             yield round_number, BARE, _bare(bare)
             codes = draw_codes(round_number * SENDS_A_ROUND, SENDS_A_ROUND)
-            phases = [_phases(carrier, codes) for _, carrier in services.values()]
+            phases = [_phases(name, *service, codes) for name, service in services.items()]
             for of_each in zip(*phases, strict=True):
-                servers = [ours for ours, _ in services.values()]
-                measured = _measure_in_turns(list(zip(servers, of_each, strict=True)))
-                for name, phase, measurement in zip(services, of_each, measured, strict=True):
-                    yield round_number, phase.subject + name, measurement
+                for phase, measurement in zip(of_each, _measure_in_turns(of_each, around), strict=True):
+                    yield round_number, phase.subject, measurement
 
 
 def _with_carrier(
@@ -87,57 +88,58 @@ def _with_carrier(
 
 
 def _bare(bare: Server) -> Measurement:
-    phase = Phase(BARE, [load.get("/")] * BARE_REQUESTS, _has(b"attempts_left"))
-    return _measure_in_turns([(bare, phase)])[0]
+    phase = Phase(BARE, bare, [load.get("/")] * BARE_REQUESTS, _has(b"attempts_left"))
+    return _measure_in_turns([phase], contextlib.nullcontext)[0]
 
 
 class Phase(NamedTuple):
     subject: str
+    server: Server
     requests: Sequence[bytes]
     check: Check
 
 
-def _phases(carrier: Server, codes: dict[str, str]) -> Iterator[Phase]:
+def _phases(name: str, ours: Server, carrier: Server, codes: dict[str, str]) -> Iterator[Phase]:
     """Each is to be measured before the next one is asked for, which goes on with what it left."""
     sends = [_send(phone, code) for phone, code in codes.items()]
     carrier.get("/calls")
-    yield Phase("send", sends, _has(b"call_initiated"))
+    yield Phase(f"send{name}", ours, sends, _has(b"call_initiated"))
     ready = _prepared(carrier, codes)
     half = len(ready) // 2
     status = [load.get(f"/otp-status/{one.phone}") for one in ready] * STATUS_QUERIES_EACH
-    yield Phase("status", status, _has(b'"dialing"'))
-    yield Phase("answer", [_answer(one) for one in ready[:half]], _has(b"<Gather"))
-    yield Phase("answer, full", [_full_answer(one) for one in ready[half:]], _has(b"<Gather"))
+    yield Phase(f"status{name}", ours, status, _has(b'"dialing"'))
+    yield Phase(f"answer{name}", ours, [_answer(one) for one in ready[:half]], _has(b"<Gather"))
+    yield Phase(f"answer, full{name}", ours, [_full_answer(one) for one in ready[half:]], _has(b"<Gather"))
     wrong = [_verify(one.phone, _other_code(one.code)) for one in ready] * WRONG_CODES_EACH
-    yield Phase("verify, wrong", wrong, _has(b'"incorrect"'))
-    yield Phase("verify, right", [_verify(one.phone, one.code) for one in ready], _has(b'"valid":true'))
+    yield Phase(f"verify, wrong{name}", ours, wrong, _has(b'"incorrect"'))
+    right = [_verify(one.phone, one.code) for one in ready]
+    yield Phase(f"verify, right{name}", ours, right, _has(b'"valid":true'))
 
 
-def _measure_in_turns(subjects: Sequence[tuple[Server, Phase]]) -> list[Measurement]:
+def _measure_in_turns(phases: Sequence[Phase], around: Around) -> list[Measurement]:
     """A phase of each server, a slice of the one after a slice of the other."""
-    loads: list[list[Load]] = [[] for _ in subjects]
-    cpu_seconds = [0.0] * len(subjects)
+    loads: list[list[Load]] = [[] for _ in phases]
     for number in range(SLICES):
-        for place, (server, phase) in enumerate(subjects):
-            cpu_before = server.cpu_seconds()
-            requests = phase.requests[number::SLICES]
-            loads[place].append(load.run(server.port, requests, phase.check, PHASE_SECONDS / SLICES))
-            cpu_after = server.cpu_seconds()
-            cpu_seconds[place] += math.nan if cpu_before is None or cpu_after is None else cpu_after - cpu_before
-    return [_measurement(slices, cpu) for slices, cpu in zip(loads, cpu_seconds, strict=True)]
+        for phase, slices in zip(phases, loads, strict=True):
+            requests, seconds, server = phase.requests[number::SLICES], PHASE_SECONDS / SLICES, phase.server
+            with around(phase.subject):
+                made = load.run(server.port, requests, phase.check, seconds, cpu_seconds=server.cpu_seconds)
+            slices.append(made)
+    return [_measurement(slices) for slices in loads]
 
 
-def _measurement(slices: Sequence[Load], cpu_seconds: float) -> Measurement:
+def _measurement(slices: Sequence[Load]) -> Measurement:
     latencies = sorted(itertools.chain.from_iterable(one.latencies for one in slices))
     if not latencies or any(one.unexpected for one in slices):
         strange = next((one for one in slices if one.unexpected), slices[0])
         raise WrongAnswers(f"{strange.unexpected} of {strange.count}: {strange.first_unexpected[:500]!r}")
     seconds = sum(one.seconds for one in slices)
+    cpu_seconds = [one.cpu_seconds for one in slices if one.cpu_seconds is not None]
     return Measurement(
         requests_per_second=len(latencies) / seconds,
         p50_ms=percentile(latencies, 0.50) * 1000,
         p99_ms=percentile(latencies, 0.99) * 1000,
-        cpu_us=None if math.isnan(cpu_seconds) else cpu_seconds / len(latencies) * 1e6,
+        cpu_us=sum(cpu_seconds) / len(latencies) * 1e6 if cpu_seconds else None,
         generator_busy=sum(one.generator_busy * one.seconds for one in slices) / seconds,
         count=len(latencies),
     )

@@ -12,13 +12,14 @@ from number_page import StoreRules
 from otp_store import OtpStore
 from redis_clock import SharedClock
 from redis_connection import Redis
+from redis_link import Part
 from redis_otp_store import CLAIM_SECONDS, RedisOtpStore
 from redis_pages import RedisPages
 from tests.conftest import FakeTime
 from tests.mode_cases import ModeCases
 from tests.redis_servers import RedisServer
 from tests.store_cases import CLIENT, NEW_CALL, PHONE, SEALER, StoreCases, new_code
-from voice_provider import EndReason
+from voice_provider import CallEvent, CallState, EndReason
 
 SECRET = "a secret that is only used in tests"
 
@@ -78,6 +79,35 @@ async def test_a_call_whose_first_try_came_too_late_takes_one_place(
     assert await there.live_calls("vobiz") == 2, "the call, and the place that is kept for another one"
     fake_time.advance(CLAIM_SECONDS)
     assert await there.live_calls("vobiz") == 1
+
+
+async def test_a_place_that_was_never_used_is_not_redeemed_for_another_one(
+    stores: list[RedisOtpStore], fake_time: FakeTime
+) -> None:
+    here, there = stores
+    assert await here.claim_live_call("vobiz", 2), "and then there was nothing to call for"
+    fake_time.advance(CLAIM_SECONDS)
+    assert await here.claim_live_call("vobiz", 2)
+    await here.begin(CLIENT, PHONE, new_code(), NEW_CALL)
+    assert await there.live_calls("vobiz") == 1, "the call has the place that was kept for it, and no other"
+
+
+async def test_a_call_that_ended_elsewhere_is_not_counted_again(
+    stores: list[RedisOtpStore], redis: Redis, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = stores
+    record = (await here.begin(CLIENT, PHONE, new_code(), NEW_CALL)).record
+    call = redis.call
+
+    async def call_late(key: bytes | None, *command: Part) -> Any:
+        if command[0] == "ZADD":  # the call ends at another process before this arrives
+            monkeypatch.undo()
+            await there.fail_call(record.id, 1, EndReason.BUSY, "")
+        return await call(key, *command)
+
+    monkeypatch.setattr(redis, "call", call_late)
+    await here.record_call_event(record.id, 1, CallEvent("the-carriers-id", CallState.ANSWERED))
+    assert await there.live_calls("vobiz") == 0
 
 
 async def test_what_leads_from_a_carriers_id_to_a_call_goes_with_the_call(
