@@ -413,8 +413,9 @@ class StoreMachine(RuleBasedStateMachine):
             return
         verification_id, one = picked
         asked = self.call_number(one, call_number)
-        is_dialing = self.newest_live_call_is(one, asked, CallState.DIALING) and call_of(one.seen).call_id == ""
-        is_placing = is_dialing or self.newest_live_call_is(one, asked, CallState.QUEUED)
+        states = (CallState.QUEUED, CallState.DIALING)
+        is_begun = any(self.newest_live_call_is(one, asked, state) for state in states)
+        is_placing = is_begun and call_of(one.seen).call_id == ""  # a carrier has what it has named
         step = self.store.next_call(verification_id, asked, new_call, "failed_over", is_certain=is_certain)
         moved = self.run(step)
         assert (moved is not None) == is_placing
