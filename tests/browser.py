@@ -32,6 +32,19 @@ NEEDS_CHROMIUM = [
 ]
 
 
+# Sentences pass quickly, and may be over before somebody looks: all are noted, and whether a digit was marked.
+WITNESS = """
+addEventListener("DOMContentLoaded", () => {
+  const seen = new Set();
+  new MutationObserver(() => {
+    seen.add(document.querySelector("#spoken")?.textContent);
+    if (document.querySelector(".digit.current")) seen.add("a current digit");
+    document.documentElement.dataset.seen = [...seen].join("; ");
+  }).observe(document.body, {childList: true, characterData: true, subtree: true});
+});
+"""
+
+
 async def open_browser() -> AsyncIterator[Browser]:
     expect.set_options(timeout=30_000)  # the machine may be busy with other tests
     async with async_playwright() as playwright:
@@ -51,6 +64,7 @@ async def open_page(browser: Browser, url: str, size: str = "desktop") -> AsyncI
             complaints.append(message.text)
 
     page = await browser.new_page(viewport={"width": SIZES[size]["width"], "height": SIZES[size]["height"]})
+    await page.add_init_script(WITNESS)
     page.on("console", note)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: requested.append(request.url))
@@ -60,6 +74,11 @@ async def open_page(browser: Browser, url: str, size: str = "desktop") -> AsyncI
     assert complaints == []
     host = "/".join(url.split("/")[:3]) + "/"
     assert [other for other in requested if not other.startswith(host)] == [], "a foreign host was asked"
+
+
+async def expect_seen(page: Page, text: str) -> None:
+    """On the telephone, now or before."""
+    await expect(page.locator("html")).to_have_attribute("data-seen", re.compile(re.escape(text)))
 
 
 async def assert_nothing_to_scroll_sideways(page: Page) -> None:

@@ -7,7 +7,14 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser import NEEDS_CHROMIUM, SIZES, assert_nothing_to_scroll_sideways, open_browser, open_page
+from tests.browser import (
+    NEEDS_CHROMIUM,
+    SIZES,
+    assert_nothing_to_scroll_sideways,
+    expect_seen,
+    open_browser,
+    open_page,
+)
 from tests.conftest import RunningService, keep_secret, run_service
 
 pytestmark = NEEDS_CHROMIUM
@@ -92,7 +99,7 @@ async def test_a_code_that_the_app_shows_is_typed_on_the_telephone(
         await page.select_option("#mode", "keypad")
         await answer(page)
         await expect(page.locator("#key-prompt")).to_have_text("Type 6 digits now")
-        await expect(page.locator("#spoken")).to_contain_text("Please type the code")
+        await expect_seen(page, "Please type the code")
         await expect(page.locator("#code")).to_be_hidden()
         code = keep_secret(await page.inner_text("#shown-code"))
         for key in code[:2]:

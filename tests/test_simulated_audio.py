@@ -18,7 +18,7 @@ from simulator.clock import SimulatorClock
 from simulator.lines import ScriptedLine
 from simulator.vobiz_call import VobizCall, callback_sender
 from speech import REQUIRED_RECORDINGS
-from tests.browser import NEEDS_CHROMIUM, open_browser, open_page
+from tests.browser import NEEDS_CHROMIUM, expect_seen, open_browser, open_page
 from tests.conftest import keep_secret, run_service
 from tests.test_simulator import Customers, xml_request
 
@@ -177,7 +177,7 @@ async def test_the_phone_page_plays_the_recordings(folder: Path) -> None:
                 page.on("request", lambda request: fetched.append(request.url))
                 await page.click("#call-me")
                 await page.click("#answer")
-                await expect(page.locator("#spoken")).to_contain_text("A recording is played")
+                await expect_seen(page, "A recording is played")
                 await expect(page.locator("#key-prompt")).to_have_text("Press a key now")
                 await page.click("#hang-up")
                 await expect(page.locator("#call-state")).to_have_text("Call ended")
