@@ -78,7 +78,7 @@ class _Lane(RedisQueue):
         self._one_at_a_time = asyncio.Lock()
         self._suspects: set[bytes] = set()
 
-    async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> SaqJob | None:  # noqa: ASYNC109
+    async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> SaqJob | None:  # noqa: ASYNC109 - as in SAQ
         async with self._one_at_a_time:
             try:
                 job_id = await self._wait_for_job()

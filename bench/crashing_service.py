@@ -65,7 +65,7 @@ def crash_at(point: Point) -> None:
 
 def live_later(seconds: float) -> None:
     now = SharedClock.now
-    setattr(SharedClock, "now", lambda clock: now(clock) + seconds)  # noqa: B010 - as below, for the type checker
+    setattr(SharedClock, "now", lambda clock: now(clock) + seconds)  # noqa: B010 - mypy lets no method be assigned
 
 
 def hurry() -> None:
@@ -74,8 +74,8 @@ def hurry() -> None:
     async def plan_soon(jobs: RedisJobs, job: Job, after_seconds: float = 0) -> None:
         await plan(jobs, job)
 
-    setattr(RedisJobs, "plan", plan_soon)  # noqa: B010
-    redis_jobs.DEAD_AFTER_SECONDS, redis_jobs.BEAT_SECONDS = 1, 0.2  # type: ignore[assignment]
+    setattr(RedisJobs, "plan", plan_soon)  # noqa: B010 - as above
+    redis_jobs.DEAD_AFTER_SECONDS, redis_jobs.BEAT_SECONDS = 1, 0.2  # type: ignore[assignment]  # whole numbers there
 
 
 if __name__ == "__main__":

@@ -398,11 +398,11 @@ async def _restart_slowly(redis: RedisServer) -> None:
     for number in range(300):
         admin.set(f"filler:{number}", secrets.token_bytes(10_000))
     admin.bgrewriteaof()
-    while admin.info("persistence")["aof_rewrite_in_progress"]:  # noqa: ASYNC110
+    while admin.info("persistence")["aof_rewrite_in_progress"]:  # noqa: ASYNC110 - Redis tells nobody
         await asyncio.sleep(0.02)
     redis.kill()
     _starting.append(asyncio.create_task(asyncio.to_thread(redis.restart)))
-    while not await asyncio.to_thread(_listens, redis):  # noqa: ASYNC110
+    while not await asyncio.to_thread(_listens, redis):  # noqa: ASYNC110 - nor of this
         await asyncio.sleep(0.02)
 
 

@@ -68,7 +68,7 @@ def adapt(folder: Path, rows: int = ROWS) -> None:
 
 def _practice_rows(count: int) -> list[tuple[str, Samples]]:
     """Words, and how they sound."""
-    source = random.Random(_SEED)  # noqa: S311
+    source = random.Random(_SEED)  # noqa: S311 - sample data, the same each time
     rows = []
     for number in range(count):
         code = source.choices("0123456789", k=_CODE_LENGTH)

@@ -43,7 +43,7 @@ class Result:
 
 def drawn_codes(count: int) -> list[str]:
     """The same ones at each run."""
-    source = random.Random(SEED)  # noqa: S311
+    source = random.Random(SEED)  # noqa: S311 - sample data, the same each time
     return ["".join(source.choices("0123456789", k=CODE_LENGTH)) for _ in range(count)]
 
 
