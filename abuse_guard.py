@@ -20,7 +20,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from clock import Clock
-from guard_store import Block, Charge, Exceeded, GuardStore, Reservation, Rule, Window, rule
+from guard_store import Block, GuardStore
+from limit_rules import Charge, Exceeded, Reservation, Rule, Window, rule
 from otp_store import StoreUnavailable
 from phone_numbers import REGIONS, InvalidPhone, LineType, Number, line_key, mask, number_of
 from verification import Mode, Verification

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from guard_store import Charge, GuardStore, Reservation, Window, rule
+from guard_store import GuardStore
+from limit_rules import Charge, Reservation, Window, rule
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from call_log import log_call
 from call_router import CallRouter, Candidate, Choice
 from clock import Clock
 from dialer import Dialer
-from guard_store import Reservation
 from jobs import Dial, Jobs
+from limit_rules import Reservation
 from log_format import log_unexpected
 from number_page import Begun, CallStillLive, NewCode
 from otp_store import OtpStore, StoreUnavailable

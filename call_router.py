@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from call_script import Manner
 from carrier_line import CarrierLine, LineHealth
-from guard_store import Reservation
 from language_choice import LanguageChoice
+from limit_rules import Reservation
 from phone_numbers import region_of
 from script_writer import ScriptWriter
 from send_order import SendOrder, UnsupportedOption

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from carrier_trouble import FAILURE_MEMORY_SECONDS, FAILURES_TO_OPEN, OPEN_SECONDS, SharedTrouble
 from clock import Clock
-from guard_store import Charge, GuardStore, Reservation, Rule, Window, rule
+from guard_store import GuardStore
+from limit_rules import Charge, Reservation, Rule, Window, rule
 from otp_store import OtpStore, StoreUnavailable
 from voice_provider import (
     AccountRefused,

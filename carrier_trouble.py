@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from guard_store import Charge, GuardStore, Reservation, Window, rule
+from guard_store import GuardStore
+from limit_rules import Charge, Reservation, Window, rule
 
 FAILURES_TO_OPEN = 5
 FAILURE_MEMORY_SECONDS = 30.0

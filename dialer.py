@@ -16,7 +16,7 @@ from call_log import hang_up_if_possible, log_call
 from call_router import CallPolicy, CallRouter, Candidate
 from carrier_line import NoTurn
 from clock import Clock
-from guard_store import Reservation
+from limit_rules import Reservation
 from number_page import OtherCall
 from otp_store import OtpStore, StoreUnavailable
 from script_writer import ScriptWriter

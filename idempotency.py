@@ -11,7 +11,8 @@ from hashlib import blake2b
 import msgspec
 
 from abuse_guard import LimitReached
-from guard_store import Charge, GuardStore, Reservation, Window, rule
+from guard_store import GuardStore
+from limit_rules import Charge, Reservation, Window, rule
 
 KEPT_SECONDS = 24 * 3600.0
 # Longer than any request runs: a key whose process died becomes free, and the call that it began stands in for it.

@@ -25,18 +25,12 @@ from guard_store import (
     SHARE_WINDOW_SECONDS,
     STRIKE_MEMORY_SECONDS,
     Block,
-    Charge,
-    Exceeded,
-    Log,
-    Reservation,
-    Rule,
     Share,
     oldest_cohort,
-    refusal_of,
-    room_in,
     share_of,
     stands,
 )
+from limit_rules import Charge, Exceeded, Log, Reservation, Rule, refusal_of, room_in
 from otp_store import StoreFull, StoreUnavailable
 from redis_clock import SharedClock
 from redis_connection import Redis, Script

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Sequence
 
 from abuse_guard import LimitReached, quota_of
-from guard_store import Charge, Exceeded, GuardStore, Reservation, Window, rule
+from guard_store import GuardStore
+from limit_rules import Charge, Exceeded, Reservation, Window, rule
 
 logger = logging.getLogger(__name__)
 

@@ -8,20 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from guard_store import (
-    COHORT_SECONDS,
-    SHARE_WINDOW_SECONDS,
-    STRIKE_MEMORY_SECONDS,
-    Block,
-    Charge,
-    Exceeded,
-    GuardStore,
-    Reservation,
-    Rule,
-    Share,
-    Window,
-    rule,
-)
+from guard_store import COHORT_SECONDS, SHARE_WINDOW_SECONDS, STRIKE_MEMORY_SECONDS, Block, GuardStore, Share
+from limit_rules import Charge, Exceeded, Reservation, Rule, Window, rule
 from otp_store import StoreFull
 from tests.conftest import FakeTime
 

@@ -19,7 +19,8 @@ from carrier_line import (
     LineState,
 )
 from carrier_trouble import FAILURE_MEMORY_SECONDS, FAILURES_TO_OPEN, OPEN_SECONDS
-from guard_store import Charge, MemoryGuardStore, Reservation
+from guard_store import MemoryGuardStore
+from limit_rules import Charge, Reservation
 from otp_store import StoreUnavailable
 from tests.conftest import FakeTime, most_in_a_second
 from voice_provider import (

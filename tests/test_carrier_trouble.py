@@ -8,7 +8,8 @@ import pytest
 from carrier_line import REFRESH_SECONDS, CarrierLine, LineLimits, LineState
 from carrier_trouble import FAILURES_TO_OPEN, OPEN_SECONDS
 from clock import Clock
-from guard_store import GuardStore, MemoryGuardStore, Reservation
+from guard_store import GuardStore, MemoryGuardStore
+from limit_rules import Reservation
 from otp_store import StoreUnavailable
 from redis_connection import Redis
 from redis_guard_store import RedisGuardStore

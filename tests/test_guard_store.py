@@ -1,6 +1,7 @@
 """The guard store in memory keeps the contract, and what it promises beyond it."""
 
-from guard_store import STRIKE_MEMORY_SECONDS, GuardStore, MemoryGuardStore, Window, rule
+from guard_store import STRIKE_MEMORY_SECONDS, GuardStore, MemoryGuardStore
+from limit_rules import Window, rule
 from tests.conftest import FakeTime
 from tests.guard_store_cases import FEW, MANY, BoundedGuardStoreCases, charge, everything_once
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clock import Clock
-from guard_store import Charge, Reservation, Window, rule
+from limit_rules import Charge, Reservation, Window, rule
 from number_failures import NO_FAILURES, NumberLocked
 from number_page import Outcome
 from otp_store import OtpStore, StoreFull, StoreUnavailable

@@ -11,7 +11,8 @@ from redis.crc import key_slot
 
 from abuse_guard import MONEY, AbuseGuard, GuardPolicy, Monitor, SpendingLimitReached
 from clock import Clock
-from guard_store import Block, Charge, GuardStore, MemoryGuardStore, Reservation, Window, rule
+from guard_store import Block, GuardStore, MemoryGuardStore
+from limit_rules import Charge, Reservation, Window, rule
 from otp_store import StoreFull, StoreUnavailable
 from redis_connection import Redis
 from redis_guard_store import RedisGuardStore

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard_store import Charge, MemoryGuardStore, Window, rule
+from guard_store import MemoryGuardStore
+from limit_rules import Charge, Window, rule
 from number_failures import NumberLocked
 from number_page import Outcome, StoreRules
 from otp_store import MemoryOtpStore, StoreFull
