@@ -232,18 +232,15 @@ class AbuseGuard:
             if refund is not None:
                 await self._store.refund(refund)
             return
-        number = number_of(record.phone)
-        targets = (_prefix_target(number), _region_target(number))
+        targets = _share_targets(number_of(record.phone))
         await self._store.tally(targets, record.created_at, begun=begun, verified=verified, refund=refund)
 
     async def _check_conversion(self, client: str, number: Number) -> None:
         """Refuse, or only record, a call to where too few codes come back. Raises: LimitReached."""
         least = self._policy.least_verifications
-        for target, volume in (
-            (_prefix_target(number), least),
-            (_region_target(number), least * REGION_SHARE_FACTOR),
-        ):
-            share = await self._store.share(target, CONVERSION_GRACE_SECONDS)
+        targets = _share_targets(number)
+        shares = await self._store.shares(targets, CONVERSION_GRACE_SECONDS)
+        for target, share, volume in zip(targets, shares, (least, least * REGION_SHARE_FACTOR), strict=True):
             if share.begun < volume or share.verified >= self._policy.least_verified_share * share.begun:
                 continue
             if self._policy.conversion_monitor is Monitor.RECORD:
@@ -361,6 +358,11 @@ def _prefix_target(number: Number) -> str:
 
 def _region_target(number: Number) -> str:
     return f"region:{number.region}"
+
+
+def _share_targets(number: Number) -> tuple[str, str]:
+    """Those whose shares of right codes are judged."""
+    return _prefix_target(number), _region_target(number)
 
 
 def _destination_targets(number: Number) -> Iterable[str]:

@@ -70,7 +70,7 @@ class GuardStore(Protocol):
         """
         ...
 
-    async def share(self, destination: str, grace_seconds: float) -> Share:
+    async def shares(self, destinations: Iterable[str], grace_seconds: float) -> list[Share]:
         """Of the last hour, leaving out what was begun less than `grace_seconds` ago."""
         ...
 
@@ -198,14 +198,13 @@ class MemoryGuardStore:
             before = cohorts.get(cohort, Share(0, 0))
             cohorts[cohort] = Share(max(0, before.begun + begun), before.verified + verified)
 
-    async def share(self, destination: str, grace_seconds: float) -> Share:
+    async def shares(self, destinations: Iterable[str], grace_seconds: float) -> list[Share]:
         now = self._clock.now()
-        cohorts = self._cohorts.get(destination)
-        if cohorts is None:
-            return Share(0, 0)
-        for cohort in [cohort for cohort in cohorts if cohort < oldest_cohort(now)]:
-            del cohorts[cohort]
-        return share_of(cohorts, now, grace_seconds)
+        all_cohorts = [self._cohorts.get(destination, {}) for destination in destinations]
+        for cohorts in all_cohorts:
+            for cohort in [cohort for cohort in cohorts if cohort < oldest_cohort(now)]:
+                del cohorts[cohort]
+        return [share_of(cohorts, now, grace_seconds) for cohorts in all_cohorts]
 
     async def block(self, block: Block) -> None:
         if block.target not in self._blocks and len(self._blocks) >= self._capacity:

@@ -189,11 +189,13 @@ class RedisGuardStore:
     def _key_of_share(self, destination: str) -> bytes:
         return SHARED_SLOT + self._name(f"share/{destination}")
 
-    async def share(self, destination: str, grace_seconds: float) -> Share:
-        key = self._key_of_share(destination)
-        packed = await self._redis.call(key, "GET", key)
-        cohorts = {cohort: Share(*counts) for cohort, *counts in cohorts_of(packed or b"")}
-        return share_of(cohorts, self._clock.now(), grace_seconds)
+    async def shares(self, destinations: Iterable[str], grace_seconds: float) -> list[Share]:
+        keys = [self._key_of_share(destination) for destination in destinations]
+        now, shares = self._clock.now(), []
+        for packed in await self._redis.call(keys[0], "MGET", *keys):
+            cohorts = {cohort: Share(*counts) for cohort, *counts in cohorts_of(packed or b"")}
+            shares.append(share_of(cohorts, now, grace_seconds))
+        return shares
 
     # Blocks
 

@@ -335,7 +335,7 @@ class GuardStoreCases:
         await store.tally(["a"], fake_time.seconds, verified=1, refund=reserved)
         assert await store.room(charge(FEW)) == (FEW.smallest_limit, 0)
         fake_time.advance(GRACE + COHORT_SECONDS)
-        assert await store.share("a", GRACE) == Share(0, 1)
+        assert await store.shares(["a"], GRACE) == [Share(0, 1)]
 
     async def test_a_share_is_of_the_last_hour_without_the_youngest(
         self, store: GuardStore, fake_time: FakeTime
@@ -346,17 +346,15 @@ class GuardStoreCases:
         for _ in range(4):
             await store.tally(["a"], begun_at, verified=1)
         fake_time.seconds = begun_at + GRACE
-        assert await store.share("a", GRACE) == Share(0, 0), "hearing and typing takes time"
+        assert await store.shares(["a"], GRACE) == [Share(0, 0)], "hearing and typing takes time"
         fake_time.seconds = begun_at + GRACE + COHORT_SECONDS
-        assert await store.share("a", GRACE) == Share(10, 4)
-        assert await store.share("b", GRACE) == Share(10, 0)
-        assert await store.share("c", GRACE) == Share(0, 0)
+        assert await store.shares(["c", "a", "b"], GRACE) == [Share(0, 0), Share(10, 4), Share(10, 0)]
         await store.tally(["a"], begun_at, begun=-3)
-        assert await store.share("a", GRACE) == Share(7, 4)
+        assert await store.shares(["a"], GRACE) == [Share(7, 4)]
         fake_time.seconds = begun_at + SHARE_WINDOW_SECONDS - 1
-        assert await store.share("a", GRACE) == Share(7, 4)
+        assert await store.shares(["a"], GRACE) == [Share(7, 4)]
         fake_time.seconds = begun_at + SHARE_WINDOW_SECONDS + COHORT_SECONDS
-        assert await store.share("a", GRACE) == Share(0, 0)
+        assert await store.shares(["a"], GRACE) == [Share(0, 0)]
 
     # What is remembered
 

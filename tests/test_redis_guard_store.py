@@ -337,7 +337,7 @@ class Twin:
                 begun_at = max(0.0, now - values[0])
                 return await store.tally(["a", "b"], begun_at, begun=values[1], verified=values[2])
             case "share":
-                return await store.share("a", values[0])
+                return await store.shares(["a"], values[0])
             case "strike":
                 return await store.strike("region:US", "velocity", values[0])
             case "block":

@@ -555,7 +555,7 @@ async def test_c5_what_the_carrier_refuses_is_left_out(fake_time: FakeTime) -> N
         for phone in numbers("+91987654", 60):
             assert (await service.send(phone)).json()["code"] == "provider_throttled"
             fake_time.advance(30)
-        share = await service.app.state.service._guard._store.share("prefix:+91987654", 120)
+        [share] = await service.app.state.service._guard._store.shares(["prefix:+91987654"], 120)
         assert share.begun == 0
 
 
@@ -851,4 +851,4 @@ async def test_c5_a_failure_that_is_told_several_times_at_once_is_left_out_once(
         call = Call(service, carrier, "+919876540002")
         await asyncio.gather(*(call.post("/hangup/{token}", **FAILED_END) for _ in range(20)))
         store = service.app.state.service._protection.store
-        assert (await store.share("prefix:+91987654", -120)).begun == 2
+        assert [share.begun for share in await store.shares(["prefix:+91987654"], -120)] == [2]
