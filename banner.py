@@ -67,7 +67,7 @@ def _risks(settings: Settings) -> list[str]:
 def _is_private(redis_url: str) -> bool:
     """Whether nobody else hears what is said to Redis: over TLS, or on this machine."""
     parts = urlsplit(redis_url)
-    return parts.scheme == "rediss" or parts.hostname in LOOPBACK_HOSTS
+    return parts.scheme in ("rediss", "unix") or parts.hostname in LOOPBACK_HOSTS
 
 
 def _what_carriers_lack(settings: Settings) -> list[str]:

@@ -1,6 +1,7 @@
 """REDIS_URL: where the server is, and who we are there."""
 
 import ssl
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from redis.asyncio.connection import parse_url
@@ -17,6 +18,12 @@ class Address(NamedTuple):
     password: str | None = None
     database: int = 0
 
+    @property
+    def place(self) -> str:
+        """Host and port, or the path of a socket: what may be shown."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.path or f"{host}:{self.port}"
+
     def greeting(self) -> list[tuple[str | int, ...]]:
         """The first commands, all of which must succeed."""
         commands: list[tuple[str | int, ...]] = []
@@ -27,21 +34,33 @@ class Address(NamedTuple):
         return commands
 
 
+@lru_cache(maxsize=8)
 def address_of(url: str) -> Address:
     """Raises: ValueError, which repeats nothing of the URL."""
     try:
         parts: dict[str, Any] = dict(parse_url(url))
         tls_options = {name: str(parts.pop(name)) for name in list(parts) if name.startswith("ssl_")}
         parts["database"] = parts.pop("db", 0)
-        is_tls = url.startswith("rediss:")
         parts.pop("connection_class", None)
-        if tls_options and not is_tls:
+        address = Address(**parts)
+        is_tls = url.startswith("rediss:")
+        if not {"host", "path"} & set(parts) or (tls_options and not is_tls):
             raise ValueError
-        return Address(**parts, tls=_tls(**tls_options) if is_tls else None)
+    except (ValueError, TypeError):
+        raise ValueError(
+            "is not a Redis URL: write redis://user:password@host:6379/0, rediss://... or unix:///path, with "
+            "special characters of the password as %XX"
+        ) from None
+    return address._replace(tls=_tls_with(tls_options)) if is_tls else address
+
+
+def _tls_with(options: dict[str, str]) -> ssl.SSLContext:
+    try:
+        return _tls(**options)
     except (ValueError, TypeError, OSError):
         raise ValueError(
-            "is no Redis URL: write redis://user:password@host:6379/0, rediss://... or unix:///path, with special "
-            "characters of the password as %XX"
+            "has TLS options that cannot be used: ssl_ca_certs, ssl_certfile and ssl_keyfile are PEM files, "
+            "ssl_cert_reqs is required or none"
         ) from None
 
 

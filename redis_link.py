@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -249,6 +250,10 @@ class Link:
                     await wire.close()
                     raise
                 return wire
+        except ssl.SSLCertVerificationError:
+            raise StoreUnavailable(
+                "the store's certificate is not trusted, or is for another host: docs/deploying.md, ssl_ca_certs"
+            ) from None
         except (OSError, TimeoutError):
             raise StoreUnavailable(_LOST) from None
 

@@ -4,7 +4,6 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
-from urllib.parse import urlsplit
 
 import phonenumbers
 
@@ -21,8 +20,6 @@ _KEY = re.compile(r"[!-+\--9;-~]+")  # visible ASCII without comma and colon
 _ROUTES_EXAMPLE = "IN=vobiz+plivo,US=plivo"
 _REDIAL_REASONS = frozenset({"busy", "no_answer", "rejected"})
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
-_REDIS_URL = re.compile(r"rediss?://([^/?#@\s]*@)?([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?(/[0-9]*)?")
-REDIS_PORT = 6379
 _PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
 
 
@@ -94,18 +91,13 @@ def block_targets(text: str) -> frozenset[str]:
     return frozenset(map(block_target, _parts(text)))
 
 
-def redis_url(text: str) -> str:
-    """Host and port of a Redis, as `host:port`; empty without one."""
-    if not text:
+def redis_place(url: str) -> str:
+    """Host and port of a Redis, or the path of its socket; empty without one."""
+    if not url:
         return ""
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port or REDIS_PORT
-    except ValueError:  # a port that is none, or half an IPv6 address
-        host, port = None, 0
-    if not host or not _REDIS_URL.fullmatch(text):
-        raise ValueError("is not a Redis URL such as redis://:password@10.0.0.5:6379/0, or rediss:// for TLS")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    from redis_address import address_of  # only here, as in `stores.py`
+
+    return address_of(url).place
 
 
 def quotas(text: str) -> dict[str, int]:

@@ -196,7 +196,7 @@ class Settings(CarrierSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
-        setting_values.redis_url(value.get_secret_value())
+        setting_values.redis_place(value.get_secret_value())
         return value
 
     @field_validator("app_name")
@@ -257,8 +257,8 @@ class Settings(CarrierSettings):
 
     @property
     def redis_address(self) -> str:
-        """Host and port of REDIS_URL, without its password; empty when none is set."""
-        return setting_values.redis_url(self.redis_url.get_secret_value())
+        """Where REDIS_URL leads, without its password; empty when none is set."""
+        return setting_values.redis_place(self.redis_url.get_secret_value())
 
     @property
     def is_open(self) -> bool:

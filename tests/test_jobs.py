@@ -22,6 +22,7 @@ from redis_jobs import JOBS_AT_ONCE, RedisJobs
 from sealing import Sealer
 from tests.conftest import OTP_SECRET, FakeTime, RunningService, keep_secret, leaks_in
 from tests.function_carriers import SLOW, FunctionCarrier, FunctionCarriers, call_id, run_carriers
+from tests.hand_server import behind_tls
 from tests.redis_servers import RedisCluster, RedisServer
 from voice_provider import CallState, ProviderUnavailable
 
@@ -175,6 +176,17 @@ async def redis_jobs(redis: RedisServer) -> AsyncIterator[RedisJobs]:
     try:
         yield jobs
     finally:
+        await jobs.close()
+
+
+@pytest.mark.parametrize("options", ["ssl_ca_certs={certificate}", "ssl_cert_reqs=none"])
+async def test_jobs_are_kept_over_tls_too(redis: RedisServer, tmp_path: Path, options: str) -> None:
+    async with behind_tls(redis.port, tmp_path) as (port, certificate):
+        jobs = RedisJobs(f"rediss://localhost:{port}?{options.format(certificate=certificate)}", PATIENCE_SECONDS)
+        done = Done(jobs)
+        async with working(jobs):
+            await jobs.plan(dial())
+            await done.wait_for(1)
         await jobs.close()
 
 

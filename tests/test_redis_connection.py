@@ -1,19 +1,13 @@
 """The connection to Redis against real servers: in order, lost and found again, and never a request sent twice."""
 
 import asyncio
-import datetime
 import logging
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from redis.crc import key_slot
 
 from clock import Clock
@@ -21,6 +15,7 @@ from otp_store import StoreFull, StoreUnavailable
 from redis_connection import Redis, Script
 from redis_link import RedisLimits
 from tests.conftest import keep_secret
+from tests.hand_server import Handler, behind_tls, listening
 from tests.redis_servers import RedisCluster, RedisServer, free_port
 
 PASSWORD = keep_secret("redis-password-CANARY-0123")
@@ -147,101 +142,34 @@ async def test_a_unix_socket(redis_server: RedisServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "why"),
     [
-        "",
-        "http://localhost",
-        "redis://:pass#word@localhost",
-        "redis://localhost:99999",
-        "redis://localhost?colour=red",
-        "redis://localhost?ssl_ca_certs=/nowhere",
-        "rediss://localhost?ssl_ca_certs=/nowhere",
-        "rediss://localhost?ssl_cert_reqs=perhaps",
+        ("", "is not a Redis URL"),
+        ("http://localhost", "is not a Redis URL"),
+        ("redis://", "is not a Redis URL"),
+        ("redis://:pass#word@localhost", "is not a Redis URL"),
+        ("redis://:pass@", "is not a Redis URL"),
+        ("redis://localhost:99999", "is not a Redis URL"),
+        ("redis://localhost?colour=red", "is not a Redis URL"),
+        ("redis://localhost?ssl_ca_certs=/nowhere", "is not a Redis URL"),
+        ("rediss://localhost?ssl_ca_certs=/nowhere", "TLS options"),
+        ("rediss://localhost?ssl_cert_reqs=perhaps", "TLS options"),
+        ("rediss://localhost?ssl_colour=red", "TLS options"),
     ],
 )
-def test_a_bad_url_is_refused_without_being_repeated(url: str) -> None:
-    with pytest.raises(ValueError, match="no Redis URL") as caught:
+def test_a_bad_url_is_refused_without_being_repeated(url: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
         Redis(url, Clock())
-    assert "pass" not in str(caught.value).replace("password", "")
-
-
-def write_certificate(folder: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return certificate_file, key_file
-
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A server by hand; its port."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await handler(reader, writer)
-        except (ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.transport.abort()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    assert not any(word in str(caught.value).replace("password", "") for word in ("pass", "localhost", "nowhere"))
 
 
 async def test_tls_and_its_certificate_are_checked(redis_server: RedisServer, tmp_path: Path) -> None:
-    certificate, key = write_certificate(tmp_path)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", redis_server.port)
-
-        async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            while data := await source.read(65536):
-                sink.write(data)
-
-        try:
-            await asyncio.gather(pipe(reader, onward_writer), pipe(onward_reader, writer))
-        finally:
-            onward_writer.transport.abort()
-
-    async with listening(forward, tls) as port:
+    async with behind_tls(redis_server.port, tmp_path) as (port, certificate):
         async with opened(f"rediss://localhost:{port}?ssl_ca_certs={certificate}") as redis:
             assert await redis.call(None, "PING") == b"PONG"
         async with opened(f"rediss://localhost:{port}?ssl_cert_reqs=none") as redis:
             assert await redis.call(None, "PING") == b"PONG"
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailable, match="certificate is not trusted"):
             await Redis(f"rediss://localhost:{port}", Clock(), PATIENT).open()
 
 

@@ -217,7 +217,11 @@ def test_the_banner_tells_of_redis_without_its_password() -> None:
     said = banner(load_settings(**given, redis_url=f"redis://:{password}@10.0.0.5"))
     assert "4 workers, Redis at 10.0.0.5:6379" in said
     assert "Redis is spoken to in clear" in said
-    for private in (f"rediss://:{password}@10.0.0.5", f"redis://:{password}@127.0.0.1"):
+    for private in (
+        f"rediss://:{password}@10.0.0.5",
+        f"redis://:{password}@127.0.0.1",
+        f"unix://:{password}@/run/r.sock",
+    ):
         assert "in clear" not in banner(load_settings(**given, redis_url=private))
 
 

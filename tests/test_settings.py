@@ -172,6 +172,7 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
         ({"redis_url": f"redis://:{PASSWORD}@"}, "REDIS_URL is not a Redis URL"),
         ({"redis_url": f"redis://:{PASSWORD}@127.0.0.1/0?ssl=1"}, "REDIS_URL is not a Redis URL"),
         ({"redis_url": f"redis://:a/{PASSWORD}@127.0.0.1"}, "REDIS_URL is not a Redis URL"),
+        ({"redis_url": f"rediss://:{PASSWORD}@10.0.0.5?ssl_ca_certs=/none"}, "REDIS_URL has TLS options that"),
         ({"stop_delay_seconds": 121}, "STOP_DELAY_SECONDS: "),
     ],
 )
@@ -212,6 +213,8 @@ def test_two_secrets_while_one_is_replaced() -> None:
         ("redis://10.0.0.5", "10.0.0.5:6379"),
         (f"rediss://otp:{PASSWORD}@cache_1.example.com:6380/2", "cache_1.example.com:6380"),
         (f"redis://:{PASSWORD}@[::1]:7000/", "[::1]:7000"),
+        (f"rediss://:{PASSWORD}@cache.example.com?ssl_cert_reqs=none", "cache.example.com:6379"),
+        (f"unix://:{PASSWORD}@/run/redis/redis.sock?db=1", "/run/redis/redis.sock"),
         ("", ""),
     ],
 )
