@@ -16,6 +16,10 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 MAX_CONNECTIONS = 500
+# Less than servers usually have, from 5 seconds on: one that closes a connection at the moment at which a request
+# leaves on it has lost a call of which nothing is known.
+IDLE_SECONDS = 3.0
+CONNECT_SECONDS = 3.0
 
 
 class CarrierTransport(AiohttpTransport):
@@ -69,8 +73,10 @@ def open_http_client(deadline_seconds: float) -> httpx.AsyncClient:
     Callers end a whole request after `deadline_seconds` themselves; a wait for a free connection ends a little
     earlier, while it is still certain that nothing was sent.
     """
-    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=30)
-    timeout = httpx.Timeout(deadline_seconds, connect=min(3, deadline_seconds), pool=0.9 * deadline_seconds)
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
+    timeout = httpx.Timeout(
+        deadline_seconds, connect=min(CONNECT_SECONDS, deadline_seconds), pool=0.9 * deadline_seconds
+    )
     return httpx.AsyncClient(
         transport=CarrierTransport(verify=_tls(), limits=limits), timeout=timeout, follow_redirects=False
     )

@@ -234,6 +234,7 @@ def _patient_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
     """One process plays carrier, service and backend here: the carrier is as patient as a busy machine needs."""
     monkeypatch.setattr("simulator.vobiz_call.NOTICE_SECONDS", PATIENCE_SECONDS)
     monkeypatch.setattr("simulator.vobiz_call.DOCUMENT_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr("http_client.CONNECT_SECONDS", PATIENCE_SECONDS)
     # Also the wait for one of 500 connections.
     monkeypatch.setattr("server.LONGEST_CALLBACK_SECONDS", PATIENCE_SECONDS)
 
@@ -242,6 +243,8 @@ class PromptUvicorn(uvicorn.Server):
     """uvicorn without its pauses: two of a tenth of a second for each service that a test starts."""
 
     def __init__(self, config: uvicorn.Config) -> None:
+        # Or a busy loop closes connections at the moment at which the same loop sends requests on them.
+        config.timeout_keep_alive = int(PATIENCE_SECONDS)
         super().__init__(config)
         self.is_to_stop = asyncio.Event()
 
@@ -292,7 +295,8 @@ async def run_service(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", settings.get("http_port", 0)))
     port = listener.getsockname()[1]
-    given = load_settings(**{"simulator_speed": float("inf"), "http_port": port, **NO_LIMITS, **settings})
+    patient = {"simulator_speed": float("inf"), "provider_deadline_seconds": PATIENCE_SECONDS}
+    given = load_settings(**{**patient, "http_port": port, **NO_LIMITS, **settings})
     stores = dataclasses.replace(open_stores(given, clock or Clock()), **shared) if shared else None
     app = create_app(given, clock, http, stores)
     server = AnnouncedServer(app)

@@ -221,6 +221,12 @@ class TextingService:
         assert (answer.status_code, answer.json()["status"]) == (200, "message_sent"), answer.text
         return self.carriers.texts[-1]
 
+    async def state(self, phone: str) -> dict[str, Any]:
+        """A status without the one field that changes by itself."""
+        status = await self.service.status(phone)
+        del status["expires_in"]
+        return status
+
     async def report(self, report: Report) -> int:
         """The HTTP status that a report is answered with."""
         answer = await self.service.client.post(report.path, content=report.body, headers=dict(report.headers))

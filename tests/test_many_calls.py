@@ -43,7 +43,7 @@ async def in_parallel(work: Callable[[int], Awaitable[Any]]) -> list[Any]:
 @pytest.mark.untraced
 @pytest.mark.timeout(300)
 async def test_a_thousand_calls_at_once_all_end_spoken_and_verified() -> None:
-    async with run_service(provider_deadline_seconds=60) as service:
+    async with run_service() as service:
         clock = service.carrier.clock = GatedClock()
         service.carrier.stand_in = SCRIPTED_CALLEES["+14155550102"]
 

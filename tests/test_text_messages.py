@@ -179,9 +179,9 @@ async def test_an_unknown_word_in_a_report_changes_nothing(carrier: str) -> None
     async with run_texters(carrier) as texting:
         text = await texting.text(PHONE)
         await texting.report(report_of(text, "sent"))
-        before = await texting.service.status(PHONE)
+        before = await texting.state(PHONE)
         assert await texting.report(report_of(text, "odd")) == 200
-        assert await texting.service.status(PHONE) == before
+        assert await texting.state(PHONE) == before
 
 
 @pytest.mark.parametrize("carrier", TEXTERS)
@@ -190,11 +190,11 @@ async def test_a_message_that_has_ended_moves_no_more(carrier: str, end: str) ->
     async with run_texters(carrier) as texting:
         text = await texting.text(PHONE)
         await texting.report(report_of(text, end))
-        before = await texting.service.status(PHONE)
+        before = await texting.state(PHONE)
         assert (before["status"], before["message"]["state"]) == (end, end)
         for late in ("sent", "delivered", "undelivered"):
             assert await texting.report(report_of(text, late)) == 200
-            assert await texting.service.status(PHONE) == before
+            assert await texting.state(PHONE) == before
 
 
 @pytest.mark.parametrize(("carrier", "status"), [("plivo", 200), ("cm", 200), ("voipbin", 404)])
@@ -202,11 +202,11 @@ async def test_a_report_of_an_earlier_message_says_nothing_of_the_newest(carrier
     async with run_texters(carrier) as texting:
         first = await texting.text(PHONE)
         second = await texting.text(PHONE)
-        before = await texting.service.status(PHONE)
+        before = await texting.state(PHONE)
         assert before["message"]["message_uuid"] == (second.message_id or None)
         for late in ("sent", "undelivered", "delivered"):
             assert await texting.report(report_of(first, late)) == status
-            assert await texting.service.status(PHONE) == before
+            assert await texting.state(PHONE) == before
         await texting.report(report_of(second, "delivered"))
         assert (await texting.service.status(PHONE))["status"] == "delivered"
 
@@ -215,9 +215,9 @@ async def test_a_report_of_an_earlier_message_of_another_carrier_says_nothing_of
     async with run_texters("plivo,cm") as texting:
         for carriers in (("plivo", "cm"), ("cm", "plivo")):
             first, _ = [await texting.text(PHONE, provider=carrier) for carrier in carriers]
-            before = await texting.service.status(PHONE)
+            before = await texting.state(PHONE)
             assert await texting.report(report_of(first, "undelivered")) == 200
-            assert await texting.service.status(PHONE) == before
+            assert await texting.state(PHONE) == before
 
 
 @pytest.mark.parametrize("carrier", ["plivo", "cm"])
@@ -331,11 +331,11 @@ async def test_a_report_that_proves_nothing_is_refused_and_changes_nothing() -> 
         texts = {name: await texting.text(phone, provider=name) for name, phone in phones.items()}
         await texting.service.send("+14155550145")
         call_token = keep_secret(re.sub(r".*/answer/|\?.*", "", texting.carriers.calls[-1]["answer_url"]))
-        before = {phone: await texting.service.status(phone) for phone in (*phones.values(), "+14155550145")}
+        before = {phone: await texting.state(phone) for phone in (*phones.values(), "+14155550145")}
         for name, (report, refused_with) in bad_reports(texts, call_token).items():
             assert await texting.report(report) == refused_with, name
             for phone, status in before.items():
-                assert await texting.service.status(phone) == status, name
+                assert await texting.state(phone) == status, name
         for text in texts.values():
             assert await texting.report(report_of(text, "delivered")) == 200
         for phone in phones.values():

@@ -426,7 +426,7 @@ async def test_d8_a_callback_does_not_wait_for_the_carriers_own_api(monkeypatch:
 
     carrier = Hung()
     carrier.trouble = httpx.ReadTimeout("no answer in time")
-    async with run_vobiz(carrier, provider_deadline_seconds=60) as service:
+    async with run_vobiz(carrier) as service:
         call = await start_call(service, carrier, PHONE)
         await service.client.post("/cancel-otp", json={"phone": PHONE})
         async with asyncio.timeout(30):  # far below the deadline of the carrier's API
