@@ -1,12 +1,11 @@
 """What an operator is told at the start: carriers, addresses, and what is not protected."""
 
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 import setting_values
 from abuse_guard import MONEY
 from protection import guard_policy
-from settings import LOOPBACK_HOSTS, Settings, is_tunnel
+from settings import Settings, is_tunnel
 from voice_provider import MachineDetection, SignaturePolicy
 
 # tests/test_carrier_registry.py holds both to the clients.
@@ -57,17 +56,22 @@ def _risks(settings: Settings) -> list[str]:
         risks.append("there is no kill switch (OPERATOR_KEYS)")
     if not settings.uses_simulator and not _has_ceiling(settings):
         risks.append("nothing limits what is spent on calls (SPEND_PER_HOUR, SPEND_PER_DAY, CALL_PRICES)")
-    if settings.redis_address and not _is_private(settings.redis_url.get_secret_value()):
-        risks.append("Redis is spoken to in clear, with phone numbers in it: use rediss:// or a private network")
+    if settings.redis_address:
+        risks += _what_redis_lacks(settings.redis_url.get_secret_value())
     if is_tunnel(settings.public_url):
         risks.append("calls pass through a tunnel, whose operator can read the codes; use it for development only")
     return risks
 
 
-def _is_private(redis_url: str) -> bool:
-    """Whether nobody else hears what is said to Redis: over TLS, or on this machine."""
-    parts = urlsplit(redis_url)
-    return parts.scheme in ("rediss", "unix") or parts.hostname in LOOPBACK_HOSTS
+def _what_redis_lacks(url: str) -> list[str]:
+    from redis_address import address_of  # only here, as in `stores.py`
+
+    address = address_of(url)
+    if not address.is_private:
+        return ["Redis is spoken to in clear, with its password: use rediss:// or a private network"]
+    if address.tls is not None and not address.tls.is_checked:
+        return ["the certificate of Redis is not looked at (ssl_cert_reqs in REDIS_URL)"]
+    return []
 
 
 def _what_carriers_lack(settings: Settings) -> list[str]:

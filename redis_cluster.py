@@ -98,7 +98,7 @@ class Cluster:
         for place, link in list(self._links.items()):
             if link not in self._by_slot:
                 if not link.is_up:
-                    logger.warning("the store is back", extra={"host": place[0], "port": place[1]})
+                    logger.warning("the store is back", extra={"server": link.address.place})
                 del self._links[place]
                 await link.close()
 

@@ -56,6 +56,9 @@ class Redis:
     async def open(self) -> None:
         """Connect. Raises: StoreUnavailable, soon."""
         await self._seed.open()
+        if self._seed.is_in_cluster and self._seed.address.path:
+            await self._seed.close()
+            raise StoreUnavailable("it is a cluster, which has to be reached by host and port")
         if self._seed.is_in_cluster:
             cluster = Cluster(self._seed, self._clock, self._limits)
             try:

@@ -191,10 +191,10 @@ class RedisGuardStore:
 
     async def shares(self, destinations: Iterable[str], grace_seconds: float) -> list[Share]:
         keys = [self._key_of_share(destination) for destination in destinations]
-        now, shares = self._clock.now(), []
-        for packed in await self._redis.call(keys[0], "MGET", *keys):
+        shares = []
+        for packed in await self._redis.call(SHARED_SLOT, "MGET", *keys):
             cohorts = {cohort: Share(*counts) for cohort, *counts in cohorts_of(packed or b"")}
-            shares.append(share_of(cohorts, now, grace_seconds))
+            shares.append(share_of(cohorts, self._clock.now(), grace_seconds))
         return shares
 
     # Blocks

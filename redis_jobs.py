@@ -20,7 +20,7 @@ import msgspec
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from saq import Job as SaqJob
 from saq import Worker
 from saq.job import Status
@@ -45,7 +45,7 @@ SWEEP_SECONDS = 2
 STOP_SECONDS = 2.0
 CANCEL_AGAIN_SECONDS = 0.1
 NEVER_SECONDS = 86_400
-_TROUBLES = (RedisError, OSError, TimeoutError)
+_TROUBLES = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 
 class _Outage:

@@ -229,14 +229,19 @@ class Link:
 
     @property
     def _place(self) -> dict[str, object]:
-        return {"host": self.address.path or self.address.host, "port": self.address.port}
+        return {"server": self.address.place}
 
     async def _reconnect(self) -> _Wire:
         """At once, then after pauses that grow, and differ from process to process."""
         pause = _FIRST_PAUSE_SECONDS
+        trouble = _LOST
         while True:
-            with contextlib.suppress(StoreUnavailable):
+            try:
                 return await self._connect()
+            except StoreUnavailable as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    logger.warning("the store is not back yet", extra={"trouble": trouble, **self._place})
             await self._clock.sleep(pause * (500 + secrets.randbelow(501)) / 1000)
             pause = min(2 * pause, self._limits.longest_pause_seconds)
 
@@ -254,6 +259,8 @@ class Link:
             raise StoreUnavailable(
                 "the store's certificate is not trusted, or is for another host: docs/deploying.md, ssl_ca_certs"
             ) from None
+        except ssl.SSLError:
+            raise StoreUnavailable("TLS with the store failed: is it rediss:// on both sides?") from None
         except (OSError, TimeoutError):
             raise StoreUnavailable(_LOST) from None
 
@@ -261,9 +268,13 @@ class Link:
         loop, address = asyncio.get_running_loop(), self.address
         if address.path is not None:
             return (await loop.create_unix_connection(lambda: _Wire(self._limits), address.path))[1]
-        return (
-            await loop.create_connection(lambda: _Wire(self._limits), address.host, address.port, ssl=address.tls)
-        )[1]
+        tls = None
+        if address.tls is not None:  # read anew each time: certificates are renewed
+            try:
+                tls = await asyncio.to_thread(address.tls.context)
+            except ValueError as error:
+                raise StoreUnavailable(f"REDIS_URL {error}") from None
+        return (await loop.create_connection(lambda: _Wire(self._limits), address.host, address.port, ssl=tls))[1]
 
     async def _greet(self, wire: _Wire) -> None:
         """Raises: StoreUnavailable while the server is not one that we can write to."""

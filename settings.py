@@ -379,7 +379,7 @@ def _worker_problems(settings: Settings) -> list[str]:
             "set WORKERS=1, or the settings of a carrier"
         )
     elif settings.workers > 1 and not settings.redis_address:
-        problems.append("WORKERS is more than 1, but REDIS_URL is not set: the store in memory serves one process")
+        problems.append("REDIS_URL is not set, but WORKERS is more than 1: the store in memory serves one process")
     if settings.redis_address and not settings.otp_secrets:
         problems.append(
             "OTP_SECRET is not set: with REDIS_URL all processes and machines need the same one, "

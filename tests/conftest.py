@@ -295,8 +295,10 @@ async def run_service(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", settings.get("http_port", 0)))
     port = listener.getsockname()[1]
-    patient = {"simulator_speed": float("inf"), "provider_deadline_seconds": PATIENCE_SECONDS}
-    given = load_settings(**{**patient, "http_port": port, **NO_LIMITS, **settings})
+    patience = {} if clock else {"provider_deadline_seconds": PATIENCE_SECONDS}
+    given = load_settings(
+        **{"simulator_speed": float("inf"), "http_port": port, **patience, **NO_LIMITS, **settings}
+    )
     stores = dataclasses.replace(open_stores(given, clock or Clock()), **shared) if shared else None
     app = create_app(given, clock, http, stores)
     server = AnnouncedServer(app)

@@ -68,11 +68,16 @@ async def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> Asyn
 
 
 @asynccontextmanager
-async def behind_tls(port: int, folder: Path) -> AsyncIterator[tuple[int, Path]]:
+async def behind_tls(
+    port: int, folder: Path, *, asks_for_certificate: bool = False
+) -> AsyncIterator[tuple[int, Path]]:
     """A port where what listens on another one is spoken to over TLS, and the certificate of who stands there."""
     certificate, key = write_certificate(folder)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
+    if asks_for_certificate:
+        tls.verify_mode = ssl.CERT_REQUIRED
+        tls.load_verify_locations(certificate)
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", port)

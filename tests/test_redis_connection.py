@@ -141,20 +141,27 @@ async def test_a_unix_socket(redis_server: RedisServer) -> None:
         assert await redis.call(None, "PING") == b"PONG"
 
 
+NO_URLS = [
+    "", "http://localhost", "redis://", "redis://:pass@", "redis://localhost:99999", "redis://[::1", "redis://a..b",
+    "redis://:pass#word@localhost", "redis://:pass/word@localhost", "redis://user:4711?pass@localhost",
+    "redis://pass@localhost", "redis://localhost/1/2", "redis://localhost#pass", "redis://localhost ",
+    " rediss://localhost", "REDISS://localhost", "unix://nowhere/redis.sock", "unix:///nowhere?db=-1",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("", "is not a Redis URL"),
-        ("http://localhost", "is not a Redis URL"),
-        ("redis://", "is not a Redis URL"),
-        ("redis://:pass#word@localhost", "is not a Redis URL"),
-        ("redis://:pass@", "is not a Redis URL"),
-        ("redis://localhost:99999", "is not a Redis URL"),
-        ("redis://localhost?colour=red", "is not a Redis URL"),
-        ("redis://localhost?ssl_ca_certs=/nowhere", "is not a Redis URL"),
-        ("rediss://localhost?ssl_ca_certs=/nowhere", "TLS options"),
-        ("rediss://localhost?ssl_cert_reqs=perhaps", "TLS options"),
-        ("rediss://localhost?ssl_colour=red", "TLS options"),
+        *((url, "is not a Redis URL") for url in NO_URLS),
+        ("redis://localhost?colour=red", "options"),
+        ("redis://localhost?ssl_ca_certs=/nowhere", "options"),
+        ("redis://localhost?path=/nowhere", "options"),
+        ("rediss://localhost?connection_class=pass", "options"),
+        ("rediss://localhost?ssl_cert_reqs=perhaps", "options"),
+        ("rediss://localhost?ssl_check_hostname=false", "options"),
+        ("unix:///nowhere?host=localhost", "options"),
+        ("rediss://localhost?ssl_ca_certs=/nowhere", "files"),
+        ("rediss://localhost?ssl_keyfile=/nowhere", "files"),
     ],
 )
 def test_a_bad_url_is_refused_without_being_repeated(url: str, why: str) -> None:
@@ -171,6 +178,43 @@ async def test_tls_and_its_certificate_are_checked(redis_server: RedisServer, tm
             assert await redis.call(None, "PING") == b"PONG"
         with pytest.raises(StoreUnavailable, match="certificate is not trusted"):
             await Redis(f"rediss://localhost:{port}", Clock(), PATIENT).open()
+        with pytest.raises(StoreUnavailable, match="for another host"):
+            await Redis(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}", Clock(), PATIENT).open()
+
+
+async def test_a_server_without_tls_is_said_to_be_one() -> None:
+    async def speak_in_clear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-ERR unknown command\r\n")
+        await silence(reader, writer)
+
+    async with listening(speak_in_clear) as port:
+        with pytest.raises(StoreUnavailable, match="TLS with the store failed"):
+            await Redis(f"rediss://127.0.0.1:{port}", Clock(), PATIENT).open()
+
+
+async def test_a_server_may_ask_for_a_certificate(redis_server: RedisServer, tmp_path: Path) -> None:
+    async with behind_tls(redis_server.port, tmp_path, asks_for_certificate=True) as (port, certificate):
+        url = f"rediss://localhost:{port}?ssl_ca_certs={certificate}"
+        async with opened(f"{url}&ssl_certfile={certificate}&ssl_keyfile={tmp_path}/key.pem") as redis:
+            assert await redis.call(None, "PING") == b"PONG"
+        with pytest.raises(StoreUnavailable):
+            await Redis(url, Clock(), PATIENT).open()
+
+
+async def test_a_renewed_certificate_is_read_by_the_next_connection(
+    redis_server: RedisServer, tmp_path: Path, log: LogLines
+) -> None:
+    async with (
+        behind_tls(redis_server.port, tmp_path) as (port, certificate),
+        opened(f"rediss://localhost:{port}?ssl_ca_certs={certificate}") as redis,
+    ):
+        good = certificate.read_bytes()
+        certificate.write_bytes(b"")
+        redis_server.client().client_kill_filter(_type="normal")
+        await log.seen("the store is not back yet")
+        certificate.write_bytes(good)
+        await log.seen(BACK)
+        assert await redis.call(None, "PING") == b"PONG"
 
 
 # Trouble
@@ -340,6 +384,11 @@ async def test_each_key_goes_to_its_primary(on_cluster: Redis, cluster: RedisClu
     assert all(int(server.client().dbsize()) for server in cluster.servers)
     assert on_cluster.is_up
     assert await on_cluster.call(None, "PING") == b"PONG"
+
+
+async def test_a_cluster_cannot_be_reached_by_a_socket(on_cluster: Redis, cluster: RedisCluster) -> None:
+    with pytest.raises(StoreUnavailable, match="by host and port"):
+        await Redis(cluster.servers[0].unix_url, Clock(), PATIENT).open()
 
 
 async def test_a_slot_that_moves_is_followed(on_cluster: Redis, cluster: RedisCluster) -> None:

@@ -222,7 +222,9 @@ def test_the_banner_tells_of_redis_without_its_password() -> None:
         f"redis://:{password}@127.0.0.1",
         f"unix://:{password}@/run/r.sock",
     ):
-        assert "in clear" not in banner(load_settings(**given, redis_url=private))
+        assert "Redis is" not in banner(load_settings(**given, redis_url=private))
+    unchecked = banner(load_settings(**given, redis_url=f"rediss://:{password}@10.0.0.5?ssl_cert_reqs=none"))
+    assert "the certificate of Redis is not looked at" in unchecked
 
 
 async def test_live_and_ready_differ_while_stopping(service: RunningService) -> None:

@@ -159,7 +159,7 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
         ({"operator_keys": " , "}, "OPERATOR_KEYS holds no key"),
         ({"blocked": "region:UK"}, "BLOCKED must be all, client:"),
         ({"workers": 2}, "WORKERS is more than 1, but the simulated network lives in one process"),
-        ({**VOBIZ, "public_url": URL, "workers": 2}, "WORKERS is more than 1, but REDIS_URL is not set"),
+        ({**VOBIZ, "public_url": URL, "workers": 2}, "REDIS_URL is not set, but WORKERS is more than 1"),
         ({"workers": 65}, "WORKERS: "),
         ({"redis_url": "redis://127.0.0.1"}, "OTP_SECRET is not set: with REDIS_URL"),
         (
@@ -170,15 +170,23 @@ def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) 
         ({"redis_url": f"redis://:{PASSWORD}@127.0.0.1:99999"}, "REDIS_URL is not a Redis URL"),
         ({"redis_url": f"redis://:{PASSWORD}@[::1"}, "REDIS_URL is not a Redis URL"),
         ({"redis_url": f"redis://:{PASSWORD}@"}, "REDIS_URL is not a Redis URL"),
-        ({"redis_url": f"redis://:{PASSWORD}@127.0.0.1/0?ssl=1"}, "REDIS_URL is not a Redis URL"),
+        ({"redis_url": f"redis://:{PASSWORD}@127.0.0.1/0?ssl=1"}, "REDIS_URL has options that are not known"),
         ({"redis_url": f"redis://:a/{PASSWORD}@127.0.0.1"}, "REDIS_URL is not a Redis URL"),
-        ({"redis_url": f"rediss://:{PASSWORD}@10.0.0.5?ssl_ca_certs=/none"}, "REDIS_URL has TLS options that"),
+        (
+            {"redis_url": f"rediss://:{PASSWORD}@10.0.0.5?ssl_ca_certs=/none"},
+            "REDIS_URL names files that cannot be used",
+        ),
         ({"stop_delay_seconds": 121}, "STOP_DELAY_SECONDS: "),
     ],
 )
 def test_each_wrong_value_is_one_line_that_names_it(given: dict[str, Any], start: str) -> None:
     (problem,) = problems_of(**given)
     assert problem.startswith(start)
+
+
+def test_a_wrong_redis_url_is_not_called_a_missing_one() -> None:
+    (problem,) = problems_of(**VOBIZ, public_url=URL, workers=2, redis_url="redis//", otp_secret=OTP_SECRET)
+    assert problem.startswith("REDIS_URL is not a Redis URL")
 
 
 def test_wrong_values_do_not_hide_contradictions() -> None:

@@ -27,7 +27,7 @@ VICTIM = "+14155550142"
 def test_g5_more_than_one_worker_is_one_clear_line() -> None:
     with pytest.raises(BadSettings) as refused:
         load_settings(workers=2, **VOBIZ)
-    line = "WORKERS is more than 1, but REDIS_URL is not set: the store in memory serves one process"
+    line = "REDIS_URL is not set, but WORKERS is more than 1: the store in memory serves one process"
     assert line in refused.value.problems
 
 
