@@ -52,7 +52,7 @@ class Cluster:
             return reply
         word = error_word(reply)
         if word == "MOVED":
-            await self._read_map(version)
+            await self._read_map(version, link)  # it knows; others may not have heard of it yet
             link = self._by_slot[key_slot(key)]
             return await link.request(packed) if link is not None else reply
         if word == "ASK":
@@ -65,12 +65,12 @@ class Cluster:
     def _any_link(self) -> Link:
         return next((link for link in [*self._links.values(), self._seed] if link.is_up), self._seed)
 
-    async def _read_map(self, seen_version: int) -> None:
+    async def _read_map(self, seen_version: int, teller: Link | None = None) -> None:
         """Of many that find it outdated, one reads it anew. Raises: StoreUnavailable."""
         async with self._is_opening:
             if self._version != seen_version:
                 return
-            teller = self._any_link()
+            teller = teller or self._any_link()
             ranges = outcome(await teller.request(_SLOTS_COMMAND))
             by_slot: list[Link | None] = [None] * SLOTS
             for first, last, primary, *_ in ranges:

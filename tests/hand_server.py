@@ -86,10 +86,14 @@ async def behind_tls(
             while data := await source.read(65536):
                 sink.write(data)
 
+        both = [asyncio.create_task(pipe(reader, onward_writer)), asyncio.create_task(pipe(onward_reader, writer))]
         try:
-            await asyncio.gather(pipe(reader, onward_writer), pipe(onward_reader, writer))
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
             onward_writer.transport.abort()
+            for one in both:
+                one.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
     async with listening(forward, tls) as tls_port:
         yield tls_port, certificate
