@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import setting_values
 from abuse_guard import MONEY
 from protection import guard_policy
-from settings import Settings, is_tunnel
+from settings import LOOPBACK_HOSTS, Settings, is_tunnel
 from voice_provider import MachineDetection, SignaturePolicy
 
 # tests/test_carrier_registry.py holds both to the clients.
@@ -67,11 +67,11 @@ def _what_redis_lacks(url: str) -> list[str]:
     from redis_address import address_of  # only here, as in `stores.py`
 
     address = address_of(url)
-    if not address.is_private:
-        return ["Redis is spoken to in clear, with its password: use rediss:// or a private network"]
-    if address.tls is not None and not address.tls.is_checked:
-        return ["the certificate of Redis is not looked at (ssl_cert_reqs in REDIS_URL)"]
-    return []
+    if address.tls is not None:
+        return [] if address.tls.is_checked else ["the certificate of Redis is not looked at (ssl_cert_reqs)"]
+    if address.path is not None or address.host in LOOPBACK_HOSTS:
+        return []
+    return ["Redis is spoken to in clear, with its password: use rediss:// or a private network"]
 
 
 def _what_carriers_lack(settings: Settings) -> list[str]:

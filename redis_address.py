@@ -8,7 +8,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio.connection import parse_url
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Stricter than redis-py, which takes what follows a stray `/`, `?` or `#` of a password for something else.
 _HOST = r"(?:[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?(?:/[0-9]{0,5})?"
 _WHO = r"(?:[^\s:/?#@]*:[^\s/?#@]+@)?"
@@ -61,11 +60,6 @@ class Address(NamedTuple):
         """Host and port, or the path of a socket: what may be shown."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.path or f"{host}:{self.port}"
-
-    @property
-    def is_private(self) -> bool:
-        """Whether nobody else hears what is said to it: over TLS, or on this machine."""
-        return self.tls is not None or self.path is not None or self.host in _LOOPBACK
 
     def greeting(self) -> list[tuple[str | int, ...]]:
         """The first commands, all of which must succeed."""
