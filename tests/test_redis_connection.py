@@ -413,6 +413,19 @@ async def test_a_slot_that_moves_is_followed(on_cluster: Redis, cluster: RedisCl
     assert await on_cluster.run(ADD, [key], 1) == 1
 
 
+async def test_who_has_heard_nothing_of_a_move_is_not_asked_for_the_new_place() -> None:
+    with RedisCluster(cluster_node_timeout=60_000) as cluster:
+        await cluster.settled()
+        deaf, old, new = cluster.servers
+        key = next(key for n in range(100) if cluster.owner(key_slot(key := b"%d" % n)) is old)
+        new_id = new.client().execute_command("CLUSTER", "MYID")
+        async with opened(cluster.url) as redis:
+            deaf.pause()
+            for server in (new, old):
+                server.client().execute_command("CLUSTER", "SETSLOT", key_slot(key), "NODE", new_id)
+            assert await redis.run(ADD, [key], 1) == 1
+
+
 async def test_without_one_primary_the_others_serve(log: LogLines) -> None:
     with RedisCluster(cluster_require_full_coverage="no") as cluster:
         await cluster.settled()
